@@ -1,0 +1,105 @@
+"""The paper's pipeline, in data-flow order. What to run stands in params.yaml."""
+
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from clsp.config.load import read_yaml
+from clsp.workflow.stop import or_stop
+
+min_version("9.27")
+
+
+# A file given with --configfile replaces the demo; it is never merged into it. Read by the suite
+# first, Snakemake's own reader takes the last of a key given twice and hides where YAML is broken.
+for path in workflow.overwrite_configfiles or ["params.yaml"]:
+    or_stop(read_yaml, Path(path))
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "params.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/diffusion.smk"
+include: "rules/synthesis.smk"
+include: "rules/pretrain.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+include: "rules/audit.smk"
+
+
+localrules:
+    all,
+    data,
+    diffusion,
+    synthesis,
+    pretrain,
+    evaluate,
+    tables,
+    report,
+    fetch_dataset,
+    check_data,
+    collect_results,
+    render_table,
+    render_figure,
+    render_report,
+    audit_suite,
+
+
+rule all:
+    """The report and its audit: everything."""
+    default_target: True
+    input:
+        rules.render_report.output,
+        rules.audit_suite.output,
+
+
+rule data:
+    """Every dataset that the runs need, prepared."""
+    input:
+        [prepared(name) for name in plan.datasets_needed(PARAMS)],
+
+
+rule diffusion:
+    """Every denoiser that the runs need."""
+    input:
+        [
+            expand(rules.train_denoiser.output, denoiser=d)
+            for d in plan.denoisers_needed(PARAMS)
+        ],
+
+
+rule synthesis:
+    """Every bank that the runs need."""
+    input:
+        [
+            expand(rules.gather_bank.output, bank=bank)
+            for bank in plan.banks_needed(PARAMS)
+        ],
+
+
+rule pretrain:
+    """Every encoder."""
+    input:
+        expand(rules.pretrain_encoder.output, run=RUNS),
+
+
+rule evaluate:
+    """Linear probe, kNN and transfer of every encoder."""
+    input:
+        expand(rules.probe_encoder.output, run=RUNS),
+        expand(rules.probe_transfer.output, run=RUNS) if TASKS else [],
+
+
+rule tables:
+    """Every table, from the manifests alone."""
+    input:
+        expand(rules.render_table.output, table=PARAMS.tables),
+
+
+rule report:
+    """Tables, figures and the HTML report."""
+    input:
+        rules.render_report.output,

@@ -1,0 +1,163 @@
+"""The command line: `python -m clsp STAGE --flags`. `python -m clsp --help` lists the stages.
+
+Exit codes: 0 done, 1 audit finding, 2 usage or configuration, 3 incomplete or busy,
+4 files or environment, 128 + n ended by signal n.
+"""
+
+import argparse
+import ctypes
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clsp import __version__
+from clsp.runtime.errors import ClspError, ConfigError, DataError
+from clsp.runtime.registry import nearest
+
+STAGES = {
+    "fetch-dataset": ("clsp.data.fetch:fetch_dataset", "download a dataset, or draw its miniature"),
+    "prepare-dataset": ("clsp.data.prepare:prepare_dataset", "turn a dataset into uint8 arrays"),
+    "check-data": ("clsp.data.check:check_data", "refuse settings that the data cannot meet"),
+    "train-denoiser": ("clsp.diffusion.train:train_denoiser", "train the diffusion model"),
+    "generate-shard": ("clsp.synthesis.shard:generate_shard", "draw one shard of a bank"),
+    "gather-bank": ("clsp.synthesis.gather:gather_bank", "join shards into a bank"),
+    "pretrain-encoder": (
+        "clsp.pretrain.run:pretrain_encoder",
+        "contrastive pretraining of one run",
+    ),
+    "probe-encoder": ("clsp.evaluate.probe:probe_encoder", "linear probe and kNN of one encoder"),
+    "probe-transfer": ("clsp.evaluate.transfer:probe_transfer", "transfer of one encoder"),
+    "collect-results": ("clsp.report.collect:collect_results", "manifests -> one tidy frame"),
+    "render-table": ("clsp.report.table:render_table", "one table as csv, md and tex"),
+    "render-figure": ("clsp.report.figure:render_figure", "one figure as png and csv"),
+    "render-report": ("clsp.report.page:render_report", "the HTML report"),
+}
+ON_GPU = ("train-denoiser", "generate-shard", "pretrain-encoder", "probe-encoder", "probe-transfer")
+COMMANDS = {
+    "audit": ("clsp.audit.run:main", "re-derive every number and compare"),
+    "check": ("clsp.config.check:main", "validate a params.yaml and list its runs"),
+    "track-init": ("clsp.runtime.tracking:main", "create the MLflow store"),
+    "snapshot": ("clsp.workflow.snapshot:main", "record results with DVC"),
+    "provenance": ("clsp.workflow.provenance:main", "export or restore Snakemake's records"),
+}
+
+
+def _resolve(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _overview() -> str:
+    rows = [f"  {name:18} {about}" for name, (_, about) in {**STAGES, **COMMANDS}.items()]
+    return (
+        "usage: python -m clsp COMMAND [--flags]; COMMAND --help shows its flags\n\n"
+        "Stages (run by Snakemake, or by hand with the line that `snakemake -np` prints) "
+        "and commands:\n" + "\n".join(rows)
+    )
+
+
+def _stage_parser(stage: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
+    from clsp.runtime.stage import parameters
+
+    parser = argparse.ArgumentParser(
+        prog=f"python -m clsp {stage}",
+        description=function.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    about = {
+        "spec": "the job's spec as JSON, or @FILE",
+        "input": "files of one artefact, its manifest among them",
+        "inputs": "files of any number of artefacts with their manifests",
+        "file": "a tracked file",
+        "output": "where to write",
+        "scratch": "folder for resume state; removed on success",
+    }
+    for parameter in parameters(function):
+        flag = f"--{parameter.name.replace('_', '-')}"
+        common = {"required": True, "dest": parameter.name, "help": about.get(parameter.kind)}
+        if parameter.kind == "spec":
+            parser.add_argument(flag, metavar="JSON", **common)
+        elif parameter.kind in ("input", "inputs"):
+            count = "+" if parameter.kind == "input" else "*"
+            parser.add_argument(flag, nargs=count, type=Path, metavar="FILE", **common)
+        elif parameter.kind == "value":
+            parser.add_argument(flag, type=parameter.type, **common)
+        else:
+            parser.add_argument(flag, type=Path, metavar="PATH", **common)
+    parser.add_argument("--manifest", type=Path, required=True, help="where to write the manifest")
+    parser.add_argument("--code", default="", help="digest of the stage's code, for the record")
+    return parser
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this job when Snakemake is killed, so that no orphan keeps writing."""
+    if sys.platform == "linux" and os.environ.get("CLSP_DIE_WITH_PARENT"):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+        if os.getppid() == 1:  # it died before we could ask
+            sys.exit(128 + signal.SIGTERM)
+
+
+def _terminate(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _run_stage(stage: str, argv: list[str]) -> int:
+    from clsp.runtime import device
+
+    function = _resolve(STAGES[stage][0])
+    arguments = vars(_stage_parser(stage, function).parse_args(argv))
+    claimed = device.claim_gpu() if stage in ON_GPU else None  # before CUDA is initialised
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    from clsp.job import Call, run
+
+    manifest, code = arguments.pop("manifest"), arguments.pop("code")
+    run(Call(stage, function, arguments, manifest, code, threads))
+    if claimed is not None:
+        os.close(claimed)
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    command, rest = argv[0], argv[1:]
+    if command in STAGES:
+        return _run_stage(command, rest)
+    if command in COMMANDS:
+        return _resolve(COMMANDS[command][0])(rest)
+    known = [*STAGES, *COMMANDS]
+    raise ConfigError(f'unknown command "{command}"{nearest(command, known)}; see --help')
+
+
+def entry() -> None:
+    """Console entry point: one clear message per expected error, and its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _terminate)
+    _die_with_parent()
+    try:
+        code = main(sys.argv[1:])
+    except ClspError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except OSError as error:  # a full disk, a read-only folder, a file that vanished
+        print(f"error: {error}", file=sys.stderr)
+        code = DataError.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,1 @@
+"""Re-derives every number from stored bytes and compares; read-only on what it audits."""

@@ -1,0 +1,112 @@
+"""Step logs are finite, losses are the sum of their terms, and rates follow their schedules."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from clsp.audit.finding import BLOCKING, Finding
+from clsp.audit.suite import Suite
+from clsp.config.grid import Run
+from clsp.config.schema import RecipeSpec
+from clsp.runtime.manifest import Artefact
+
+ID = "A15"
+SEVERITY = BLOCKING
+TOLERANCE = 1e-6
+ALWAYS = ("step", "epoch", "lr", "loss", "embedding_std")
+
+Problem = tuple[str, str]  # expected, found
+
+
+def expected_rates(recipe: RecipeSpec, epochs: np.ndarray) -> np.ndarray:
+    """Learning rate of each epoch, counted from 0 (methods.md 1.4).
+
+    Warm-up is a line from `warmup_start` in epoch 0 to the peak in its last epoch; from the next
+    epoch on half a cosine falls from the peak to 0 at the end of the run.
+    """
+    peak, warmup = recipe.learning_rate, recipe.warmup_epochs
+    rising = np.linspace(recipe.warmup_start, peak, warmup)
+    falling = peak * np.cos(np.linspace(0, np.pi / 2, recipe.epochs - warmup, endpoint=False)) ** 2
+    return np.concatenate([rising, falling])[epochs]
+
+
+def expected_momenta(start: float, end: float, steps: np.ndarray, total: int) -> np.ndarray:
+    """Decay of the moving average in each step: set by the step before, half a cosine upwards."""
+    done = np.maximum(steps - 1, 0) / total
+    return start + (end - start) * np.sin(np.pi * done / 2) ** 2
+
+
+def _columns(run: Run, terms: list[str], records: list[dict[str, Any]]) -> Problem | None:
+    """Every record holds what it must, and the alignment exactly where there is a positive."""
+    wanted = {*ALWAYS, *terms}
+    if not terms or {"alignment", *ALWAYS} & set(terms):
+        return "the names of the loss terms in the manifest", ", ".join(terms) or "none"
+    paired = run.spec.positives != "none"
+    wanted |= {"alignment"} if paired else set()
+    for record in records:
+        if absent := sorted(wanted - record.keys()):
+            return f"{', '.join(sorted(wanted))} in every step", (
+                f"step {record['step']} without {', '.join(absent)}"
+            )
+        if not paired and "alignment" in record:
+            return "no alignment without positives", f"alignment in step {record['step']}"
+    return None
+
+
+def _values(run: Run, terms: list[str], records: list[dict[str, Any]]) -> Problem | None:
+    """Values are finite, and loss = sum of the terms + weight * alignment."""
+    for record in records:
+        if any(not math.isfinite(value) for value in record.values()):
+            return "finite values", f"step {record['step']}: {record}"
+        pulled = run.spec.alignment_weight * record.get("alignment", 0.0)
+        gap = record["loss"] - math.fsum([pulled, *(record[name] for name in terms)])
+        if abs(gap) > TOLERANCE * max(1.0, abs(record["loss"])):
+            return "a loss equal to its parts", f"step {record['step']}: off by {gap:.3g}"
+    return None
+
+
+def _schedules(run: Run, records: list[dict[str, Any]]) -> Problem | None:
+    """Learning rate and, where the method has one, the decay of its moving average."""
+    options, recipe = run.spec.method_options, run.spec.recipe
+    steps = np.array([record["step"] for record in records])
+    epochs = np.array([record["epoch"] for record in records])
+    if len(records) == 0 or epochs.min() < 0 or epochs.max() >= recipe.epochs:
+        return f"epochs 0 to {recipe.epochs - 1}", f"{sorted(set(epochs.tolist()))[-3:]}"
+    expected = {"lr": expected_rates(recipe, epochs)}
+    if {"momentum_start", "momentum_end"} <= options.keys():
+        bounds = options["momentum_start"], options["momentum_end"]
+        expected["momentum"] = expected_momenta(*bounds, steps, len(records))
+    for name, values in expected.items():
+        found = np.array([record.get(name, math.nan) for record in records])
+        wrong = np.flatnonzero(~(np.abs(found - values) <= TOLERANCE * np.abs(values)))
+        if len(wrong):
+            first = wrong[0]
+            return f"{name} = {values[first]:.8g} in step {steps[first]}", f"{found[first]:.8g}"
+    return None
+
+
+def _problem(suite: Suite, run: Run, artefact: Artefact) -> Problem | None:
+    terms = artefact.predicate["facts"].get("terms", [])
+    try:
+        records = suite.history(artefact)
+    except (OSError, ValueError) as error:
+        return "a readable step log", str(error)
+    return _columns(run, terms, records) or _values(run, terms, records) or _schedules(run, records)
+
+
+def check(suite: Suite) -> list[Finding]:
+    """Read the step log of every run."""
+    return [
+        Finding(
+            ID,
+            BLOCKING,
+            str(artefact.folder / "history.jsonl"),
+            *problem,
+            "the step log contradicts itself or the settings",
+            run.slug,
+            suite.affected(artefact),
+        )
+        for run, artefact in suite.trainings
+        if (problem := _problem(suite, run, artefact))
+    ]

@@ -1,0 +1,123 @@
+"""Every metric follows from the stored logits: record, metric file and manifest agree with them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clsp.audit.finding import BLOCKING, Finding, Number
+from clsp.audit.recompute import Score, load_predictions, score
+from clsp.audit.suite import Suite
+from clsp.runtime.canonical import read_json
+from clsp.runtime.errors import ClspError
+from clsp.runtime.manifest import Artefact
+
+ID = "A19"
+SEVERITY = BLOCKING
+TOLERANCE = 1e-9  # percent
+FILES = {"linear": "linear.json", "knn": "knn.json", "transfer": "transfer.json"}
+EXACT = ("correct", "total", "per_class")
+
+Difference = tuple[Path, str, str, str]  # file, expected, found, message
+
+
+def metric_name(number: Number, metric: str) -> str:
+    """Name of a number among the metrics of its manifest and in MLflow."""
+    if number.protocol == "transfer":
+        return f"transfer/{number.task}"
+    return f"{'_'.join(filter(None, (number.protocol, number.variant)))}/{metric}"
+
+
+def recompute(probe: Artefact, record: dict[str, Any]) -> Score:
+    """The score of a record from its stored logits.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, EOFError: If they are not there or malformed.
+    """
+    names = record["predictions"]
+    path = probe.folder / names["file"]
+    stored = load_predictions(path, names["logits"], names["labels"], names["rows"])
+    return score(stored, record["metric"])
+
+
+def _stored_record(probe: Artefact, number: Number) -> tuple[Path, dict[str, Any] | None]:
+    path = probe.folder / FILES.get(number.protocol, "")
+    for record in read_json(path)["results"]:
+        key = (record["task"], record["protocol"], record["variant"])
+        if key == number[1:]:
+            return path, record
+    return path, None
+
+
+def _against(path: Path, record: dict[str, Any], truth: Score) -> Iterator[Difference]:
+    for name in EXACT:
+        if record.get(name) != getattr(truth, name):
+            expected, found = f"{name}={getattr(truth, name)}", f"{name}={record.get(name)}"
+            yield path, expected[:80], found[:80], "a count is not what the logits give"
+    value = record.get("value")
+    if not isinstance(value, float | int) or abs(value - truth.value) > TOLERANCE:
+        yield path, f"value={truth.value}", f"value={value}", "the value is not the logits'"
+
+
+def _differences(
+    suite: Suite, probe: Artefact, number: Number, record: dict[str, Any]
+) -> Iterator[Difference]:
+    card = (suite.dataset(number.task) or (None, {}))[1]
+    if record.get("metric") != card.get("metric"):
+        found, expected = f"metric {record.get('metric')}", f"metric {card.get('metric')}"
+        yield probe.manifest, expected, found, "the dataset is judged by another metric"
+    try:
+        truth = recompute(probe, record)
+        path, stored = _stored_record(probe, number)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, ClspError) as error:
+        yield probe.folder, "readable predictions and results", str(error), "cannot be recomputed"
+        return
+    yield from _against(probe.manifest, record, truth)
+    if stored is None:
+        yield path, "the result", "none", "the metric file lacks a result of the manifest"
+    else:
+        yield from _against(path, stored, truth)
+        rest = {k: v for k, v in stored.items() if record.get(k) != v and k not in EXACT}
+        if rest.keys() - {"value"}:
+            yield path, "the manifest's record", str(rest)[:80], "file and manifest disagree"
+    name = metric_name(number, record["metric"])
+    found = probe.metrics.get(name)
+    if not isinstance(found, float | int) or abs(found - truth.value) > TOLERANCE:
+        yield probe.manifest, f"{name}={truth.value}", str(found), "the metric is not the logits'"
+
+
+def _absent(suite: Suite) -> list[Finding]:
+    """Numbers that a current probe should hold and does not."""
+    there = {n for run, probe in suite.probes for n, _ in suite.results_of(run, probe)}
+    findings = []
+    for _, probe in suite.probes:
+        for number in sorted(suite.affected(probe) - there):
+            about = " ".join(filter(None, number))
+            message = "the probe holds no such result"
+            findings.append(
+                Finding(
+                    ID,
+                    BLOCKING,
+                    str(probe.manifest),
+                    "a result",
+                    "none",
+                    message,
+                    about,
+                    frozenset({number}),
+                )
+            )
+    return findings
+
+
+def check(suite: Suite) -> list[Finding]:
+    """Recompute every number and compare it wherever it is written."""
+    findings = _absent(suite)
+    for run, probe in suite.probes:
+        for number, record in suite.results_of(run, probe):
+            about = " ".join(filter(None, number))
+            findings += [
+                Finding(
+                    ID, BLOCKING, str(path), expected, found, message, about, frozenset({number})
+                )
+                for path, expected, found, message in _differences(suite, probe, number, record)
+            ]
+    return findings

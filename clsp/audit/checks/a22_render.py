@@ -1,0 +1,182 @@
+"""Frame, metrics, tables and the page are what follows from the manifests, byte by byte."""
+
+from pathlib import Path
+
+import jinja2
+import yaml
+
+from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
+from clsp.audit.suite import Suite
+from clsp.report.cells import Cell, Table, read_cells
+from clsp.report.collect import build_metrics
+from clsp.report.page import render_page
+from clsp.report.table import latex_rows, markdown_rows, render
+from clsp.runtime.canonical import canonical_json
+from clsp.runtime.errors import ClspError
+from clsp.runtime.manifest import Artefact
+
+ID = "A22"
+SEVERITY = BLOCKING
+MALFORMED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    jinja2.TemplateError,
+    yaml.YAMLError,
+    ClspError,
+)
+
+
+def _first_difference(found: str, expected: str) -> tuple[str, str]:
+    """The first line in which two texts differ: expected, found."""
+    theirs, ours = found.split("\n"), expected.split("\n")
+    for number, (a, b) in enumerate(zip(theirs, ours, strict=False), start=1):
+        if a != b:
+            start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
+            cut = slice(max(0, start - 30), start + 50)
+            return f"line {number}: {b[cut]}", f"line {number}: {a[cut]}"
+    return f"{len(ours)} lines", f"{len(theirs)} lines"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _tracked(artefact: Artefact, flag: str) -> Path:
+    """Path of a tracked file that an artefact was made from."""
+    for dependency in artefact.predicate["resolvedDependencies"]:
+        if dependency["name"] == flag:
+            return Path(dependency["uri"])
+    raise KeyError(f"{artefact.manifest} names no {flag}")
+
+
+def _told(path: Path, expected: str, found: str, message: str, **scope: frozenset) -> Finding:
+    return Finding(ID, BLOCKING, str(path), expected, found, message, **scope)
+
+
+def _frame(suite: Suite) -> list[Finding]:
+    findings = []
+    metrics = canonical_json(build_metrics(suite.frame)) + "\n"
+    for name, expected in (("frame.csv", suite.frame_text), ("metrics.json", metrics)):
+        path = suite.reports / name
+        try:
+            found = _text(path)
+        except (OSError, ValueError) as error:
+            findings.append(_told(path, "a readable file", str(error), "cannot be compared"))
+            continue
+        if found != expected:
+            numbers = _changed_numbers(suite, found) if name == "frame.csv" else frozenset()
+            findings.append(
+                _told(
+                    path,
+                    *_first_difference(found, expected),
+                    "is not what the manifests give",
+                    numbers=numbers,
+                )
+            )
+    return findings
+
+
+def _changed_numbers(suite: Suite, found: str) -> frozenset[Number]:
+    """Numbers whose line of the frame differs from what the manifests give."""
+    lines = set(found.split("\n"))
+    _, *expected = suite.frame_text.split("\n")
+    return frozenset(
+        Number(row["run"], row["task"], row["protocol"], row["variant"])
+        for row, line in zip(suite.frame, expected, strict=False)
+        if line not in lines
+    )
+
+
+def _changed_cells(table: str, found: str, expected: list[Cell]) -> frozenset[str]:
+    """Cells of a table's csv that differ; all of them if it cannot be read."""
+    try:
+        held = set(read_cells(found, table))
+    except MALFORMED:
+        return frozenset({f"{table}:*"})
+    changed = {f"{table}:{cell.identifier}" for cell in expected if cell not in held}
+    return frozenset(changed or {f"{table}:*"})
+
+
+def _changed_rows(table: str, built: Table, lines: list[str], found: str) -> frozenset[str]:
+    """Cells of the rows that a text lacks; all cells if it differs elsewhere."""
+    held = set(found.split("\n"))
+    rows = [row for row, line in zip(built.rows, lines, strict=True) if line not in held]
+    cells = {f"{table}:{cell.identifier}" for cell in built.cells if cell.row in rows}
+    return frozenset(cells or {f"{table}:*"})
+
+
+def _changed(table: str, ending: str, found: str, built: Table) -> frozenset[str]:
+    if ending == "csv":
+        return _changed_cells(table, found, built.cells)
+    lines = markdown_rows(built) if ending == "md" else latex_rows(built)
+    return _changed_rows(table, built, lines, found)
+
+
+def _table(suite: Suite, table: str) -> list[Finding]:
+    artefact = suite.report_artefact(f"tables/{table}.manifest.json")
+    if artefact is None:
+        return []  # A01 reports it
+    whole = frozenset({f"{table}:*"})
+    try:
+        published = _tracked(artefact, "published")
+        built, texts = render(suite.shown, table, suite.frame_text, published)
+    except MALFORMED as error:
+        told = (artefact.manifest, "a table that can be drawn again", str(error))
+        return [_told(*told, "cannot be compared", cells=whole)]
+    findings = []
+    for ending, expected in texts.items():
+        path = artefact.folder / f"{table}.{ending}"
+        try:
+            found = _text(path)
+        except (OSError, ValueError) as error:
+            found = f"cannot be read: {error}"
+        if found != expected:
+            cells = _changed(table, ending, found, built)
+            told = _first_difference(found, expected)
+            message = "the table is not what the manifests give"
+            findings.append(_told(path, *told, message, cells=cells))
+    return findings
+
+
+def _section(page: str, table: str) -> str:
+    """The part of the page that shows a table."""
+    _, _, after = page.partition(f'<section aria-labelledby="table-{table}">')
+    return after.partition("</section>")[0]
+
+
+def _page(suite: Suite) -> list[Finding]:
+    artefact = suite.report_artefact("report.manifest.json")
+    if artefact is None:
+        return []
+    shown, reports = suite.shown, suite.report_artefact
+    parts = [reports("frame.manifest.json")]
+    parts += [reports(f"tables/{name}.manifest.json") for name in shown.tables]
+    parts += [reports(f"figures/{name}.manifest.json") for name in shown.figures]
+    path = suite.reports / "report.html"
+    if None in parts:
+        message = "the page cannot be drawn again, because a part of it is not there"
+        return [Finding(ID, INCOMPLETE, str(path), "all parts of the page", "fewer", message)]
+    frame, tables = parts[0], parts[1 : 1 + len(shown.tables)]
+    figures = parts[1 + len(shown.tables) :]
+    try:
+        tracked = (_tracked(artefact, "deviations"), _tracked(artefact, "template"))
+        expected = render_page(shown, suite.results, frame, tables, figures, *tracked)
+        found = _text(path)
+    except MALFORMED as error:
+        told = (path, "a page that can be drawn again", str(error), "cannot be compared")
+        return [_told(*told, cells=frozenset({"*"}))]
+    if found == expected:
+        return []
+    told = _first_difference(found, expected)
+    message = "the page is not what the manifests give"
+    spoiled = [t for t in shown.tables if _section(found, t) != _section(expected, t)]
+    return [_told(path, *told, message, cells=frozenset(f"{table}:*" for table in spoiled))]
+
+
+def check(suite: Suite) -> list[Finding]:
+    """Draw everything again in memory and compare."""
+    tables = [finding for table in suite.shown.tables for finding in _table(suite, table)]
+    return [*_frame(suite), *tables, *_page(suite)]

@@ -1,0 +1,250 @@
+"""`python -m clsp audit`: run every check, judge every cell, write audit.json.
+
+Exit codes: 0 pass, 1 findings, 2 usage or configuration, 3 incomplete, 4 files or environment.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from clsp.audit import mirror
+from clsp.audit.finding import BADGE, BLOCKING, INCOMPLETE, Finding
+from clsp.audit.suite import Suite
+from clsp.audit.verdict import INVALID, LEVEL, NOT_RUN, VERIFIED, CellVerdict, judge_cells, overall
+from clsp.config.load import load_params, read_yaml
+from clsp.config.schema import Params
+from clsp.config.strict import parse
+from clsp.report.cells import DEMONSTRATION
+from clsp.runtime import registry, tracking
+from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
+from clsp.runtime.errors import ClspError, ConfigError, DataError
+from clsp.runtime.files import write_atomic
+
+CHECKS = "clsp.audit.checks"
+EXIT = {VERIFIED: 0, INVALID: 1, NOT_RUN: 3}
+SCHEMA = 1
+UNEXPECTED = (  # what reading a forged or damaged file may raise; errors of the code itself too
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    ClspError,
+)
+LIMITS = (
+    "Passing means that every number follows from stored predictions and that all records agree. "
+    "Who trained on test images and kept all records consistent would pass too; only drawing "
+    "candidates again and repeating runs speaks to that. Records are unsigned."
+)
+
+
+def load_checks() -> dict[str, ModuleType]:
+    """Every check by its id, in order."""
+    modules = [importlib.import_module(f"{CHECKS}.{name}") for name in registry.names(CHECKS)]
+    return {module.ID: module for module in modules}
+
+
+def _about(module: ModuleType) -> str:
+    return (module.__doc__ or "").strip().splitlines()[0]
+
+
+def _run_check(module: ModuleType, suite: Suite) -> list[Finding]:
+    """Findings of one check. That it cannot cope with what it reads is a finding too."""
+    try:
+        return module.check(suite)
+    except UNEXPECTED as error:
+        found = f"{type(error).__name__}: {error}"
+        message = "the check could not be done, because a file holds what nobody expected"
+        told = (str(suite.results), "files that can be checked", found, message)
+        return [Finding(module.ID, BLOCKING, *told, everything=True)]
+
+
+def run_checks(suite: Suite) -> list[Finding]:
+    """Findings of every check, in the order of their ids."""
+    return [f for module in load_checks().values() for f in _run_check(module, suite)]
+
+
+def _mlflow_state(suite: Suite, findings: list[Finding]) -> str:
+    if not suite.compare_mlflow:
+        return "left out by the auditor"
+    if not suite.tracked:
+        return "off: not compared"
+    missing = any(f.id == "A20" and f.severity == INCOMPLETE for f in findings)
+    return "expected, but not all of it is here" if missing else "compared"
+
+
+def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]) -> dict[str, Any]:
+    """audit.json: all that was found, without times, so that equal inputs give equal bytes."""
+    subjects = [subject for artefact in suite.artefacts for subject in artefact.subjects.values()]
+    severities = (BLOCKING, INCOMPLETE, BADGE)
+    counts = {kind: sum(f.severity == kind for f in findings) for kind in severities}
+    verdicts = (VERIFIED, INVALID, NOT_RUN)
+    totals = {verdict: sum(c.verdict == verdict for c in cells) for verdict in verdicts}
+    return {
+        "schema_version": SCHEMA,
+        "verdict": overall(cells, findings),
+        "reduced": suite.params.demonstration,
+        "mark": DEMONSTRATION if suite.params.demonstration else "",
+        "level": LEVEL,
+        "profile": suite.params.profile,
+        "spec_sha256": sha256_json(suite.shown.canonical()),
+        "results": str(suite.results),
+        "reports": str(suite.reports),
+        "mlflow": _mlflow_state(suite, findings),
+        "totals": {
+            "manifests": len(suite.artefacts),
+            "files": len(subjects),
+            "bytes": sum(subject.get("size") or 0 for subject in subjects),
+            "numbers": len(suite.numbers),
+            "cells": totals,
+            "findings": counts,
+        },
+        "checks": [
+            {
+                "id": module.ID,
+                "severity": module.SEVERITY,
+                "about": _about(module),
+                "findings": sum(finding.id == module.ID for finding in findings),
+            }
+            for module in load_checks().values()
+        ],
+        "findings": [finding.record() for finding in findings],
+        "cells": [cell.record(suite.params.demonstration) for cell in cells],
+        "limits": LIMITS,
+    }
+
+
+def _summary(record: dict[str, Any]) -> list[str]:
+    totals = record["totals"]
+    cells, counts = totals["cells"], totals["findings"]
+    lines = []
+    shown = [cell for cell in record["cells"] if cell["verdict"] != VERIFIED]
+    for cell in shown[:20]:
+        because = f" ({', '.join(cell['because'])})" if cell["because"] else ""
+        name = f"{cell['table']}: {cell['dataset']} {cell['encoder']} {cell['label']}"
+        lines.append(f"{cell['verdict']:8} {name}, {cell['column']}{because}")
+    if len(shown) > 20:
+        lines.append(f"... and {len(shown) - 20} more cells; all of them are in audit.json")
+    lines.append(
+        f"{totals['manifests']} manifests, {totals['files']} files "
+        f"({totals['bytes'] / 1e6:.1f} MB) hashed, {totals['numbers']} numbers expected, "
+        f"MLflow {record['mlflow']}"
+    )
+    lines.append(
+        "cells: "
+        + ", ".join(f"{count} {verdict}" for verdict, count in cells.items())
+        + "; findings: "
+        + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    )
+    if record["mark"]:
+        lines.append(record["mark"])
+    words = {VERIFIED: "PASS", INVALID: "FAIL", NOT_RUN: "INCOMPLETE"}
+    lines.append(f"audit: {words[record['verdict']]} (level {record['level']})")
+    return lines
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m clsp audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
+    given.add_argument("--spec", metavar="JSON", help="resolved parameters instead of a file")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/PROFILE")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help="default: reports/PROFILE")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: REPORTS/audit.json")
+    parser.add_argument(
+        "--mlflow", metavar="URI", help=f"default: ${tracking.URI}, or mlflow.db if it is here"
+    )
+    parser.add_argument(
+        "--without-mlflow", action="store_true", help="leave the mirror out; the record says so"
+    )
+    parser.add_argument("--list-checks", action="store_true")
+    parser.add_argument("--explain", metavar="ID")
+    parser.add_argument("--json", action="store_true", help="print audit.json instead of lines")
+    return parser
+
+
+def _params(arguments: argparse.Namespace) -> Params:
+    if arguments.spec is None:
+        return load_params(read_yaml(arguments.params), str(arguments.params))
+    try:
+        return parse(Params, parse_json(arguments.spec), "--spec")
+    except ValueError as error:
+        raise ConfigError(f"--spec: not valid JSON ({error})") from error
+
+
+def _mlflow(arguments: argparse.Namespace, params: Params) -> str | None:
+    """The store to compare with: as given, else the environment's, else this folder's.
+
+    Jobs leave the environment's alone where params.yaml switches tracking off. The rule passes
+    resolved parameters, which leave tracking out, and sets the variable only where it is on.
+    """
+    if arguments.mlflow:
+        return arguments.mlflow
+    listened = params.tracking or arguments.spec is not None
+    if listened and os.environ.get(tracking.URI):
+        return os.environ[tracking.URI]
+    default = tracking.default_uri()
+    return default if mirror.exists(default) else None
+
+
+def _folder(given: Path | None, parent: str, profile: str, flag: str) -> Path:
+    folder = given or Path(parent) / profile
+    if not folder.is_dir():
+        raise DataError(f"{flag} {folder}: no such folder; nothing has been run there yet")
+    return folder
+
+
+def _say(lines: list[str], stream: Any) -> None:
+    stream.write("".join(f"{line}\n" for line in lines))
+
+
+def _explain(identifier: str) -> int:
+    checks = load_checks()
+    if identifier.upper() not in checks:
+        raise ConfigError(f"--explain {identifier}: unknown check; known: {', '.join(checks)}")
+    module = checks[identifier.upper()]
+    _say([f"{module.ID} ({module.SEVERITY}): {(module.__doc__ or '').strip()}"], sys.stdout)
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Audit one profile; returns the exit code.
+
+    Raises:
+        ConfigError: If the parameters or a flag are wrong.
+        DataError: If a folder is not there, or audit.json cannot be written.
+    """
+    arguments = _parser().parse_args(argv)
+    if arguments.list_checks:
+        checks = load_checks().values()
+        _say([f"{m.ID} {m.SEVERITY:9} {_about(m)}" for m in checks], sys.stdout)
+        return 0
+    if arguments.explain:
+        return _explain(arguments.explain)
+    params = _params(arguments)
+    suite = Suite(
+        params,
+        _folder(arguments.results, "results", params.profile, "--results"),
+        _folder(arguments.reports, "reports", params.profile, "--reports"),
+        _mlflow(arguments, params),
+        compare_mlflow=not arguments.without_mlflow,
+    )
+    findings = run_checks(suite)
+    record = build_record(suite, findings, judge_cells(suite, findings))
+    text = canonical_json(record) + "\n"
+    write_atomic(arguments.out or suite.reports / "audit.json", text)
+    _say([finding.line for finding in findings], sys.stderr)
+    _say([text.rstrip()] if arguments.json else _summary(record), sys.stdout)
+    return EXIT[record["verdict"]]

@@ -1,0 +1,259 @@
+"""What is audited: the expectations of params.yaml, the manifests, and what depends on what.
+
+Everything is computed once and shared by the checks. Nothing here writes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clsp.audit.finding import Number
+from clsp.config.grid import Run, expand_runs
+from clsp.config.plan import Job, expected_jobs, prepare_job, report_job, report_params
+from clsp.config.schema import Params
+from clsp.report.collect import (
+    build_frame,
+    current_artefacts,
+    expected_numbers,
+    frame_csv,
+    results_of,
+)
+from clsp.report.records import SHARD, Records, name_of, shard_of
+from clsp.runtime.canonical import read_json, sha256_file
+from clsp.runtime.errors import ClspError
+from clsp.runtime.history import read_history
+from clsp.runtime.manifest import Artefact
+
+REPORTS = ("collect-results", "render-table", "render-figure", "render-report")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One profile's parameters, results and reports.
+
+    Attributes:
+        params: As given.
+        results: Folder with the profile's results.
+        reports: Folder with the profile's report.
+        mlflow: Tracking URI of a store that may hold the mirrored runs, or None.
+        compare_mlflow: False when the auditor left the mirror out; the record then says so.
+    """
+
+    params: Params
+    results: Path
+    reports: Path
+    mlflow: str | None
+    compare_mlflow: bool = True
+
+    @cached_property
+    def records(self) -> Records:
+        """Manifests of the results."""
+        return Records(self.results)
+
+    @cached_property
+    def report_records(self) -> Records:
+        """Manifests of the report."""
+        return Records(self.reports)
+
+    @cached_property
+    def artefacts(self) -> list[Artefact]:
+        """Everything that has a readable manifest."""
+        return [*self.records, *self.report_records]
+
+    @cached_property
+    def shown(self) -> Params:
+        """The parameters as the report stages see them."""
+        return report_params(self.params)
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """Runs that params.yaml asks for."""
+        return expand_runs(self.params)
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """Scientific artefacts that params.yaml asks for; a bank's shards count once."""
+        unique = {(job.stage, job.name): job for job in expected_jobs(self.params)}
+        return list(unique.values())
+
+    @cached_property
+    def report_jobs(self) -> list[tuple[Job, str]]:
+        """Artefacts of the report, each with the name of its manifest below the report folder."""
+        jobs = [(report_job(self.params, "collect-results"), "frame.manifest.json")]
+        for table in self.params.tables:
+            job = report_job(self.params, "render-table", table)
+            jobs.append((job, f"tables/{table}.manifest.json"))
+        for figure in self.params.figures:
+            job = report_job(self.params, "render-figure", figure)
+            jobs.append((job, f"figures/{figure}.manifest.json"))
+        return [*jobs, (report_job(self.params, "render-report"), "report.manifest.json")]
+
+    @cached_property
+    def tracked(self) -> list[Artefact]:
+        """Artefacts in use that were made while MLflow was on."""
+        return [artefact for _, artefact in self.in_use if artefact.predicate.get("tracking")]
+
+    def report_artefact(self, manifest: str) -> Artefact | None:
+        """An artefact of the report by the name of its manifest."""
+        return self.report_records.read[0].get(self.reports / manifest)
+
+    def made(self, job: Job) -> list[Artefact]:
+        """Current and outdated artefacts of a job; of shards those that the bank needs."""
+        made = self.records.named(job.stage, job.name)
+        if job.stage != SHARD:
+            return made
+        wanted = self.shards_of(job.name)
+        return [artefact for artefact in made if shard_of(artefact) in wanted]
+
+    def shards_of(self, bank: str) -> list[str]:
+        """Names of the shards of a bank: 1-of-N to N-of-N.
+
+        N is the one that the bank was gathered from, because it changes no image and the report's
+        parameters leave it out; before there is a bank, it is what params.yaml says.
+        """
+        count = self.params.shards
+        named = [f"{number}-of-{count}" for number in range(1, count + 1)]
+        return self.records.shards_of(bank) or named
+
+    @cached_property
+    def in_use(self) -> list[tuple[Job, Artefact]]:
+        """Every artefact that params.yaml asks for, with its job; superseded ones left out."""
+        science = [(job, artefact) for job in self.jobs for artefact in self.made(job)]
+        drawn = [(job, self.report_artefact(name)) for job, name in self.report_jobs]
+        return science + [(job, artefact) for job, artefact in drawn if artefact is not None]
+
+    @cached_property
+    def _hashes(self) -> dict[Path, str | None]:
+        return {}
+
+    def sha256(self, path: Path) -> str | None:
+        """sha256 of a file's bytes now, hashed once; None if it cannot be read."""
+        if path not in self._hashes:
+            try:
+                self._hashes[path] = sha256_file(path) if path.is_file() else None
+            except ClspError:
+                self._hashes[path] = None
+        return self._hashes[path]
+
+    @cached_property
+    def numbers(self) -> frozenset[Number]:
+        """Every number that params.yaml asks for."""
+        return frozenset(
+            Number(run.slug, *key)
+            for run in self.runs.values()
+            for keys in expected_numbers(run).values()
+            for key in keys
+        )
+
+    def dependents(self, stage: str, name: str) -> frozenset[Number]:
+        """The numbers that depend on an artefact."""
+        return frozenset(n for n in self.numbers if self._depends(n, stage, name))
+
+    def _depends(self, number: Number, stage: str, name: str) -> bool:
+        run = self.runs[number.run]
+        bank = self.params.banks[run.spec.bank] if run.spec.bank else None
+        denoiser = bank and self.params.denoisers[bank.denoiser]
+        match stage:
+            case "fetch-dataset" | "prepare-dataset":
+                used = {number.task, run.spec.dataset}
+                used |= {part.dataset for part in (bank, denoiser) if part}
+                return name in used
+            case "train-denoiser":
+                return bool(bank) and bank.denoiser == name
+            case "generate-shard" | "gather-bank":
+                return run.spec.bank == name
+            case "pretrain-encoder":
+                return number.run == name
+            case "probe-encoder":
+                return number.run == name and number.protocol != "transfer"
+            case "probe-transfer":
+                return number.run == name and number.protocol == "transfer"
+        return False
+
+    def affected(self, artefact: Artefact) -> frozenset[Number]:
+        """The numbers that depend on an artefact; a report's artefact touches cells instead."""
+        return self.dependents(artefact.stage, name_of(artefact))
+
+    def cells_of(self, artefact: Artefact) -> frozenset[str]:
+        """Cells of the table an artefact of the report is, or all cells if it feeds them all."""
+        if artefact.stage == "render-table":
+            name = artefact.predicate["facts"].get("table", "")
+            return frozenset({f"{name}:*"})
+        return frozenset({"*"}) if artefact.stage in REPORTS else frozenset()
+
+    @cached_property
+    def frame(self) -> list[dict[str, Any]]:
+        """The frame as it follows from the manifests that are there now."""
+        return build_frame(self.shown, self.results)
+
+    @cached_property
+    def frame_text(self) -> str:
+        """The same as csv."""
+        return frame_csv(self.frame)
+
+    @cached_property
+    def probes(self) -> list[tuple[Run, Artefact]]:
+        """Every current probe and transfer artefact with its run."""
+        found = []
+        for run in self.runs.values():
+            artefacts = current_artefacts(run, self.records)
+            stages = ("probe-encoder", "probe-transfer")
+            found += [(run, artefacts[stage]) for stage in stages if stage in artefacts]
+        return found
+
+    @cached_property
+    def trainings(self) -> list[tuple[Run, Artefact]]:
+        """Every current pretraining artefact with its run."""
+        found = [(r, current_artefacts(r, self.records)) for r in self.runs.values()]
+        return [(r, a["pretrain-encoder"]) for r, a in found if "pretrain-encoder" in a]
+
+    def results_of(self, run: Run, probe: Artefact) -> Iterator[tuple[Number, dict[str, Any]]]:
+        """The result records of a probe's manifest."""
+        for key, record in results_of(probe).items():
+            yield Number(run.slug, *key), record
+
+    @cached_property
+    def _histories(self) -> dict[Path, list[dict[str, Any]]]:
+        return {}
+
+    def history(self, artefact: Artefact) -> list[dict[str, Any]]:
+        """The step log of an artefact: numbers only, each record with its `step`.
+
+        Raises:
+            OSError, ValueError: If it cannot be read or holds something else.
+        """
+        path = artefact.folder / "history.jsonl"
+        if path not in self._histories:
+            records = read_history(path)
+            for number, record in enumerate(records, start=1):
+                plain = isinstance(record, dict) and all(
+                    type(value) in (int, float) for value in record.values()
+                )
+                if not plain or type(record.get("step")) is not int:
+                    raise ValueError(f"line {number} is not a record of numbers with a step")
+            self._histories[path] = records
+        return self._histories[path]
+
+    @cached_property
+    def _datasets(self) -> dict[str, tuple[np.ndarray, dict[str, Any]] | None]:
+        return {}
+
+    def dataset(self, name: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Labels (N,) and card of a prepared dataset, or None if they cannot be read."""
+        if name not in self._datasets:
+            self._datasets[name] = None
+            job = prepare_job(self.params, name) if name in self.params.datasets else None
+            artefact = job and self.records.current(job.stage, job.name, job.spec)
+            if artefact:
+                try:
+                    labels = np.load(artefact.folder / "labels.npy", allow_pickle=False)
+                    card = read_json(artefact.folder / "card.json")
+                    if isinstance(card, dict) and isinstance(labels, np.ndarray):
+                        self._datasets[name] = (labels, card)
+                except (OSError, ValueError, EOFError, ClspError):
+                    self._datasets[name] = None
+        return self._datasets[name]

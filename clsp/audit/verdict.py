@@ -1,0 +1,99 @@
+"""A verdict per table cell, and one for all (audit.md 3.4, as far as a first level can judge)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clsp.audit.checks.a26_statistics import numbers_of
+from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
+from clsp.audit.suite import Suite
+from clsp.report.cells import Cell
+from clsp.report.published import PublishedNumbers
+from clsp.report.table import build_table, read_frame
+
+VERIFIED, INVALID, NOT_RUN = "verified", "invalid", "not run"
+LEVEL = "L2"  # recomputed from stored logits
+
+
+@dataclass(frozen=True)
+class CellVerdict:
+    """The verdict on one cell of a table."""
+
+    table: str
+    cell: Cell
+    verdict: str
+    because: list[str]  # ids of the findings that decide it
+
+    def record(self, reduced: bool) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "table": self.table,
+            "dataset": self.cell.dataset,
+            "encoder": self.cell.encoder,
+            "label": self.cell.label,
+            "column": self.cell.column,
+            "printed": self.cell.text,
+            "n": self.cell.n,
+            "expected": self.cell.expected,
+            "verdict": self.verdict,
+            "because": self.because,
+            "level": LEVEL if self.verdict == VERIFIED else None,
+            "reduced": reduced,
+        }
+
+
+def _touches(finding: Finding, key: str, table: str, numbers: set[Number]) -> bool:
+    named = {"*", f"{table}:*", key} & finding.cells
+    return finding.everything or bool(named) or bool(finding.numbers & numbers)
+
+
+def _all_numbers(suite: Suite, cell: Cell) -> set[Number]:
+    """Numbers behind a cell, those of runs that are not there included."""
+    row = {
+        run.slug
+        for run in suite.runs.values()
+        if (run.axes["dataset"], run.axes["encoder"], run.label) == cell.row
+    }
+    tasks = set(cell.tasks.split())
+    wanted = {
+        n
+        for n in suite.numbers
+        if n.run in row
+        and n.task in tasks
+        and (n.protocol, n.variant) == (cell.protocol, cell.variant)
+    }
+    return wanted | {number for group in numbers_of(cell) for number in group}
+
+
+def _judge(suite: Suite, table: str, cell: Cell, findings: list[Finding]) -> CellVerdict:
+    key, numbers = f"{table}:{cell.identifier}", _all_numbers(suite, cell)
+    if cell.unit == "rank":  # depends on every row beside it
+        numbers = {n for n in suite.numbers if n.protocol == cell.protocol}
+    mine = [f for f in findings if _touches(f, key, table, numbers)]
+    blocking = sorted({f.id for f in mine if f.severity == BLOCKING})
+    absent = sorted({f.id for f in mine if f.severity == INCOMPLETE})
+    if blocking:
+        return CellVerdict(table, cell, INVALID, blocking)
+    if absent or cell.n < cell.expected:
+        return CellVerdict(table, cell, NOT_RUN, absent)
+    return CellVerdict(table, cell, VERIFIED, [])
+
+
+def judge_cells(suite: Suite, findings: list[Finding]) -> list[CellVerdict]:
+    """The verdict on every cell that the tables of params.yaml have, drawn or not."""
+    frame, unpublished = read_frame(suite.frame_text), PublishedNumbers({}, {})
+    return [
+        _judge(suite, table, cell, findings)
+        for table in suite.shown.tables
+        for cell in build_table(suite.shown, table, frame, unpublished).cells
+    ]
+
+
+def overall(cells: list[CellVerdict], findings: list[Finding]) -> str:
+    """Invalid if anything blocks, else not run if anything is missing, else verified."""
+    severities = {finding.severity for finding in findings}
+    verdicts = {cell.verdict for cell in cells}
+    if BLOCKING in severities or INVALID in verdicts:
+        return INVALID
+    if INCOMPLETE in severities or NOT_RUN in verdicts or not cells:
+        return NOT_RUN
+    return VERIFIED

@@ -1,0 +1,1 @@
+"""What to run: the schema of params.yaml and its expansion into one spec per job (torch-free)."""

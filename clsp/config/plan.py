@@ -1,0 +1,156 @@
+"""What params.yaml asks for, job by job: stage, name, spec and the digest of the code behind it.
+
+The Snakefile builds its params from here and the audit compares manifests with it, so that the
+two cannot disagree about what is current.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from clsp.config.grid import Run, expand_runs
+from clsp.config.schema import FIGURES, GENERATORS, KINDS, METHODS, POSITIVES, TABLES, Params
+from clsp.config.strict import Strict
+from clsp.runtime.digest import code_digest
+from clsp.runtime.registry import names
+
+
+@dataclass(frozen=True)
+class Job:
+    """One expected artefact."""
+
+    stage: str
+    name: str  # dataset, denoiser, bank or run slug
+    spec: dict[str, Any]
+    code: str
+
+    @property
+    def json(self) -> str:
+        """The --spec flag. Keys keep the order of params.yaml, which is the order of tables."""
+        return json.dumps(self.spec, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _job(stage: str, name: str, spec: Strict, *modules: str) -> Job:
+    return Job(stage, name, spec.canonical(), code_digest(*modules))
+
+
+def is_fetched(params: Params, dataset: str) -> bool:
+    """Whether a dataset has to be downloaded or drawn before it can be prepared."""
+    return bool(params.datasets[dataset].settings().fetched)
+
+
+def fetch_job(params: Params, name: str) -> Job:
+    """Download or draw the files of one dataset."""
+    spec = params.datasets[name]
+    return _job("fetch-dataset", name, spec, "clsp.data.fetch", f"{KINDS}.{spec.kind}")
+
+
+def prepare_job(params: Params, name: str) -> Job:
+    """Prepare one dataset."""
+    spec = params.datasets[name]
+    return _job("prepare-dataset", name, spec, "clsp.data.prepare", f"{KINDS}.{spec.kind}")
+
+
+def denoiser_job(params: Params, name: str) -> Job:
+    """Train one denoiser."""
+    return _job("train-denoiser", name, params.denoisers[name], "clsp.diffusion.train")
+
+
+def shard_job(params: Params, name: str) -> Job:
+    """Generate any shard of one bank."""
+    spec = params.banks[name]
+    generator = f"{GENERATORS}.{spec.generator}"
+    return _job("generate-shard", name, spec, "clsp.synthesis.shard", generator)
+
+
+def bank_job(params: Params, name: str) -> Job:
+    """Gather one bank."""
+    return _job("gather-bank", name, params.banks[name], "clsp.synthesis.gather")
+
+
+def pretrain_job(run: Run) -> Job:
+    """Pretrain one run."""
+    modules = (f"{METHODS}.{run.spec.method}", f"{POSITIVES}.{run.spec.positives}")
+    return _job("pretrain-encoder", run.slug, run.spec, "clsp.pretrain.run", *modules)
+
+
+def probe_job(run: Run) -> Job:
+    """Linear probe and kNN of one run."""
+    return _job("probe-encoder", run.slug, run.probe, "clsp.evaluate.probe")
+
+
+def transfer_job(run: Run) -> Job | None:
+    """Transfer of one run, or None where none is asked for."""
+    if run.transfer is None:
+        return None
+    return _job("probe-transfer", run.slug, run.transfer, "clsp.evaluate.transfer")
+
+
+def report_params(params: Params) -> Params:
+    """params.yaml without what concerns the machine, so that no device change redraws a table."""
+    return params.model_copy(update={"device": "auto", "tracking": False, "shards": 1})
+
+
+def report_job(params: Params, stage: str, plugin: str | None = None) -> Job:
+    """A job over all of params.yaml: check-data, collect-results, or one that renders."""
+    modules = {
+        "check-data": ("clsp.data.check",),
+        "collect-results": ("clsp.report.collect",),
+        "render-table": ("clsp.report.table", f"{TABLES}.{plugin}"),
+        "render-figure": ("clsp.report.figure", f"{FIGURES}.{plugin}"),
+        "render-report": ("clsp.report.page",),
+    }[stage]
+    return _job(stage, plugin or params.profile, report_params(params), *modules)
+
+
+def audit_code() -> str:
+    """Digest of the audit, so that a changed check is run again."""
+    checks = tuple(f"clsp.audit.checks.{name}" for name in names("clsp.audit.checks"))
+    return code_digest("clsp.audit.run", *checks)
+
+
+def banks_needed(params: Params) -> list[str]:
+    """Banks that some run reads, in the order of params.yaml."""
+    used = {run.spec.bank for run in expand_runs(params).values()}
+    return [name for name in params.banks if name in used]
+
+
+def denoisers_needed(params: Params) -> list[str]:
+    """Denoisers behind those banks."""
+    return list(dict.fromkeys(params.banks[bank].denoiser for bank in banks_needed(params)))
+
+
+def datasets_needed(params: Params) -> list[str]:
+    """Datasets that are trained on, drawn from or transferred to."""
+    tasks = params.evaluation.transfer.datasets if params.evaluation.transfer else ()
+    return list(
+        dict.fromkeys(
+            [run.spec.dataset for run in expand_runs(params).values()]
+            + [params.banks[bank].dataset for bank in banks_needed(params)]
+            + [params.denoisers[name].dataset for name in denoisers_needed(params)]
+            + [*tasks]
+        )
+    )
+
+
+def trained(params: Params) -> dict[str, list[str]]:
+    """Names of everything that is trained or drawn from a trained model, by kind."""
+    return {
+        "denoisers": denoisers_needed(params),
+        "banks": banks_needed(params),
+        "runs": list(expand_runs(params)),
+    }
+
+
+def expected_jobs(params: Params) -> list[Job]:
+    """Every scientific artefact that the runs of params.yaml need, in data-flow order."""
+    datasets, banks = datasets_needed(params), banks_needed(params)
+    jobs = [fetch_job(params, name) for name in datasets if is_fetched(params, name)]
+    jobs += [prepare_job(params, name) for name in datasets]
+    jobs += [denoiser_job(params, name) for name in denoisers_needed(params)]
+    jobs += [shard_job(params, name) for name in banks for _ in range(params.shards)]
+    jobs += [bank_job(params, name) for name in banks]
+    for run in expand_runs(params).values():
+        transfer = transfer_job(run)
+        jobs += [pretrain_job(run), probe_job(run), *([transfer] if transfer else [])]
+    return jobs

@@ -1,0 +1,132 @@
+"""Whether the entries of params.yaml fit each other: names, sizes, banks and overrides."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clsp.config.grid import expand_runs, matches
+from clsp.config.schema import FIGURES, TABLES, GridEntry, Params
+from clsp.runtime.errors import ConfigError
+from clsp.runtime.registry import nearest, require
+
+AXES = ("dataset", "encoder", "method", "positives")
+
+
+def _known(name: str, known: Mapping[str, Any] | Iterable[str], where: str, kind: str) -> None:
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise ConfigError(
+            f'{where}: unknown {kind} "{name}"{nearest(name, known)}; known: {listed}'
+        )
+
+
+def _check_denoisers(params: Params) -> None:
+    """Image sizes and DDIM steps that would only fail once a denoiser is trained."""
+    for name, denoiser in params.denoisers.items():
+        try:
+            denoiser.check_size(params.datasets[denoiser.dataset].size)
+        except ConfigError as error:
+            raise ConfigError(f"denoisers.{name}: {error}") from None
+    for name, bank in params.banks.items():
+        denoiser = params.denoisers[bank.denoiser]
+        sizes = [params.datasets[each].size for each in (bank.dataset, denoiser.dataset)]
+        if sizes[0] != sizes[1]:
+            raise ConfigError(
+                f"banks.{name}: dataset {bank.dataset} has size {sizes[0]}, but denoiser "
+                f"{bank.denoiser} is trained on size {sizes[1]}"
+            )
+        if "steps" in bank.options:
+            try:
+                denoiser.check_steps(bank.options["steps"])
+            except ConfigError as error:
+                raise ConfigError(f"banks.{name}: {error}") from None
+
+
+def _check_batch(params: Params, name: str) -> None:
+    settings = params.methods[name].settings()
+    if hasattr(settings, "check_batch"):  # optional: clsp/pretrain/contract.py
+        try:
+            settings.check_batch(params.recipes[params.methods[name].recipe].batch_size)
+        except ValueError as error:
+            raise ConfigError(f"methods.{name}: {error}") from None
+
+
+def _section(params: Params, axis: str) -> Mapping[str, Any]:
+    return getattr(params, axis if axis == "positives" else f"{axis}s")
+
+
+def _check_sources(params: Params) -> None:
+    """A source that reads a bank names one, and no other does."""
+    for name, entry in params.positives.items():
+        where, needed = f"positives.{name}.bank", entry.settings().needs_bank
+        if needed and entry.bank is None:
+            raise ConfigError(f'{where}: source "{entry.source}" needs the name of a bank')
+        if entry.bank is not None and not needed:
+            raise ConfigError(
+                f'{where}: source "{entry.source}" reads no bank, found "{entry.bank}"'
+            )
+
+
+def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
+    for positives in grid.positives:
+        template = params.positives[positives].bank
+        for dataset in grid.dataset if template else ():
+            bank = template.format(dataset=dataset)
+            _known(bank, params.banks, f"positives.{positives}.bank", "bank")
+            owner = params.banks[bank].dataset
+            if owner != dataset:
+                raise ConfigError(
+                    f'{where}: bank "{bank}" belongs to dataset "{owner}", '
+                    f'but the runs train on "{dataset}"'
+                )
+
+
+def _check_overrides(params: Params) -> None:
+    """Every override names axes that exist, speaks of some run and changes it."""
+    for position, override in enumerate(params.overrides):
+        for axis in AXES:
+            if (value := getattr(override, axis)) is not None:
+                _known(value, _section(params, axis), f"overrides.{position}.{axis}", axis)
+    runs = expand_runs(params)
+    for position, override in enumerate(params.overrides):
+        if not any(matches(override, run.axes) for run in runs.values()):
+            raise ConfigError(f"overrides.{position}: matches no run: {override.canonical()}")
+        others = params.overrides[:position] + params.overrides[position + 1 :]
+        if expand_runs(params.model_copy(update={"overrides": others})) == runs:
+            raise ConfigError(f"overrides.{position}: changes no run: {override.canonical()}")
+
+
+def _check_plugins(params: Params) -> None:
+    for section, package in (("tables", TABLES), ("figures", FIGURES)):
+        for name in getattr(params, section):
+            try:
+                require(package, name, section[:-1])
+            except ConfigError as error:
+                raise ConfigError(f"{section}: {error}") from None
+
+
+def check_references(params: Params) -> None:
+    """Check every reference between entries.
+
+    Raises:
+        ConfigError: Naming the key path, the value and what exists.
+    """
+    for name, denoiser in params.denoisers.items():
+        _known(denoiser.dataset, params.datasets, f"denoisers.{name}.dataset", "dataset")
+    for name, bank in params.banks.items():
+        _known(bank.denoiser, params.denoisers, f"banks.{name}.denoiser", "denoiser")
+        _known(bank.dataset, params.datasets, f"banks.{name}.dataset", "dataset")
+    _check_denoisers(params)
+    for name, method in params.methods.items():
+        _known(method.recipe, params.recipes, f"methods.{name}.recipe", "recipe")
+        _check_batch(params, name)
+    _check_sources(params)
+    for name, grid in params.runs.items():
+        for axis in AXES:
+            for value in getattr(grid, axis):
+                _known(value, _section(params, axis), f"runs.{name}.{axis}", axis)
+        _check_banks(params, f"runs.{name}", grid)
+    if params.evaluation.transfer:
+        for task in params.evaluation.transfer.datasets:
+            _known(task, params.datasets, "evaluation.transfer.datasets", "dataset")
+    _check_plugins(params)
+    _check_overrides(params)

@@ -1,0 +1,285 @@
+"""The shape of params.yaml, and one Spec per kind of job.
+
+A Spec is everything that decides a job's numbers and nothing else. Its canonical JSON is at once
+the job's configuration, Snakemake's rerun trigger and the record in the manifest.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from clsp.config.evaluation import EvaluationEntry
+from clsp.config.plugin import Plugin
+from clsp.config.strict import (
+    Channels,
+    Distinct,
+    Fraction,
+    Name,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Share,
+    Strict,
+    Text,
+)
+from clsp.config.template import template_of
+from clsp.runtime.errors import ConfigError
+
+KINDS = "clsp.data.kinds"
+GENERATORS = "clsp.synthesis.generators"
+METHODS = "clsp.pretrain.methods"
+POSITIVES = "clsp.pretrain.positives"
+TABLES = "clsp.report.tables"
+FIGURES = "clsp.report.figures"
+
+
+class Normalisation(Strict):
+    """Per-channel mean and standard deviation of images scaled to [0, 1]."""
+
+    mean: Channels
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+class DatasetSpec(Plugin):
+    """One dataset: how it is read, and the size it is stored at."""
+
+    package = KINDS
+    selector = "kind"
+    kind: Name
+    size: PositiveInt  # side of the stored square image, pixels
+    normalisation: Normalisation | None = None  # None: the prepared card's own statistics
+    limit: PositiveInt | None = None  # at most so many images per split, drawn evenly by class
+
+
+class DenoiserSpec(Strict):
+    """A diffusers UNet2DModel and its training (methods.md 2.1)."""
+
+    dataset: Name
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]  # width per level
+    attention: tuple[bool, ...]  # self-attention per level
+    layers_per_block: PositiveInt
+    norm_groups: PositiveInt
+    dropout: Fraction
+    train_timesteps: PositiveInt
+    beta_start: Annotated[float, Field(gt=0, lt=1)]
+    beta_end: Annotated[float, Field(gt=0, lt=1)]
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    warmup_steps: NonNegativeInt
+    gradient_clip: PositiveFloat
+    ema_decay: Share  # 1 would keep the untrained weights for ever
+    flip: Fraction  # probability of a horizontal flip
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _check(self) -> "DenoiserSpec":
+        if len(self.attention) != len(self.channels):
+            raise ValueError(
+                f"attention has {len(self.attention)} levels, channels has {len(self.channels)}"
+            )
+        if any(width % self.norm_groups for width in self.channels):
+            raise ValueError(
+                f"every width in channels must be a multiple of norm_groups {self.norm_groups}"
+            )
+        if self.beta_end <= self.beta_start:
+            raise ValueError(f"beta_end must exceed beta_start, found {self.beta_end}")
+        return self
+
+    def check_size(self, size: int) -> None:
+        """Refuse images of a side in pixels that cannot be halved between all levels.
+
+        Raises:
+            ConfigError: Naming the size and the number of levels.
+        """
+        levels, multiple = len(self.channels), 2 ** (len(self.channels) - 1)
+        if size % multiple:
+            raise ConfigError(
+                f"a denoiser with {levels} levels of channels needs an image size that is a "
+                f"multiple of {multiple}, but dataset {self.dataset} has size {size}"
+            )
+
+    def check_steps(self, steps: int) -> None:
+        """Refuse a number of DDIM steps that does not divide train_timesteps.
+
+        The authors' times are evenly spaced; diffusers' scheduler would pair others wrongly.
+
+        Raises:
+            ConfigError: Naming both numbers.
+        """
+        if self.train_timesteps % steps:
+            raise ConfigError(
+                f"steps must divide the denoiser's train_timesteps {self.train_timesteps}, "
+                f"found {steps}"
+            )
+
+
+class BankSpec(Plugin):
+    """A bank of synthetic candidates drawn by one generator from one denoiser."""
+
+    package = GENERATORS
+    selector = "generator"
+    generator: Name
+    denoiser: Name
+    dataset: Name  # whose training images are the anchors
+    candidates: PositiveInt  # K
+    seed: Seed
+
+
+class EncoderSpec(Strict):
+    """A torchvision ResNet with the stem of methods.md 1.1 and an adjustable width."""
+
+    architecture: Literal["resnet18", "resnet50"]
+    stem: Literal["small", "mid", "big"]
+    width: PositiveInt  # channels of the first stage; 64 is torchvision's
+
+
+class JitterSpec(Strict):
+    """Colour jitter; strengths as in torchvision.transforms.ColorJitter."""
+
+    probability: Fraction
+    brightness: NonNegativeFloat
+    contrast: NonNegativeFloat
+    saturation: NonNegativeFloat
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class ViewSpec(Strict):
+    """How one augmented view is drawn: the probabilities of a recipe."""
+
+    crop_scale: tuple[Fraction, Fraction]
+    crop_ratio: tuple[PositiveFloat, PositiveFloat]
+    interpolation: Literal["bilinear"]
+    flip: Fraction
+    jitter: JitterSpec
+    grayscale: Fraction
+    solarize: Fraction
+
+    @model_validator(mode="after")
+    def _check(self) -> "ViewSpec":
+        for key in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, key)
+            if not 0 < low <= high:
+                raise ValueError(f"{key} must be 0 < low <= high, found {low}, {high}")
+        return self
+
+
+class RecipeSpec(Strict):
+    """Everything about optimisation and views that a method's authors publish."""
+
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]
+    optimizer: Literal["sgd"]
+    learning_rate: PositiveFloat
+    momentum: Share
+    weight_decay: NonNegativeFloat  # on every parameter, as the authors do
+    warmup_epochs: NonNegativeInt
+    warmup_start: NonNegativeFloat  # learning rate of epoch 0
+    views: ViewSpec
+
+    @model_validator(mode="after")
+    def _check(self) -> "RecipeSpec":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be below epochs {self.epochs}, found {self.warmup_epochs}"
+            )
+        return self
+
+
+class MethodEntry(Plugin):
+    """A method, its recipe and the weight of the alignment term when a positive is given."""
+
+    package = METHODS
+    selector = "method"
+    method: Name
+    label: Text  # as tables print it
+    recipe: Name
+    alignment_weight: NonNegativeFloat  # lambda
+
+
+class PositivesEntry(Plugin):
+    """A positive source; the bank's name may contain {dataset}."""
+
+    package = POSITIVES
+    selector = "source"
+    source: Name
+    # Pattern around the method's label, such as "CLSP-{method}".
+    label: Annotated[Text, AfterValidator(template_of("method"))]
+    bank: Annotated[Text, AfterValidator(template_of("dataset"))] | None = None
+
+
+class RunSpec(Strict):
+    """One pretraining run."""
+
+    dataset: Name
+    normalisation: Normalisation | None = None
+    encoder: EncoderSpec
+    method: Name
+    method_options: dict[str, Any]
+    positives: Name
+    positives_options: dict[str, Any]
+    bank: Name | None = None
+    alignment_weight: NonNegativeFloat
+    recipe: RecipeSpec
+    seed: Seed
+
+
+class GridEntry(Strict):
+    """A grid of runs: the product of its axes."""
+
+    dataset: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
+    encoder: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
+    method: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
+    positives: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
+    seed: Annotated[tuple[Seed, ...], Field(min_length=1), Distinct]
+
+
+class Override(Strict):
+    """Values that the authors changed for some runs; absent axes match everything."""
+
+    dataset: Name | None = None
+    encoder: Name | None = None
+    method: Name | None = None
+    positives: Name | None = None
+    alignment_weight: NonNegativeFloat | None = None
+    linear_learning_rate: PositiveFloat | None = None
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    profile: Name  # names the folders under results/ and reports/
+    demonstration: bool  # true: every table, figure and page says that numbers are not results
+    device: Literal["auto", "cpu", "cuda"]
+    tracking: bool  # mirror into MLflow
+    shards: PositiveInt  # jobs a bank is split into; changes no image
+    datasets: dict[Name, DatasetSpec]
+    denoisers: dict[Name, DenoiserSpec]
+    banks: dict[Name, BankSpec]
+    encoders: dict[Name, EncoderSpec]
+    recipes: dict[Name, RecipeSpec]
+    methods: dict[Name, MethodEntry]
+    positives: dict[Name, PositivesEntry]
+    runs: dict[Name, GridEntry]
+    overrides: tuple[Override, ...]
+    evaluation: EvaluationEntry
+    tables: Annotated[tuple[Name, ...], Distinct]
+    figures: Annotated[tuple[Name, ...], Distinct]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_plugins_by_their_key(cls, data: Any) -> Any:
+        """`methods: simclr: {...}` means `method: simclr` unless the entry says otherwise."""
+        if not isinstance(data, dict):
+            raise ValueError("expected a mapping")
+        data = dict(data)
+        for section, selector in (("methods", "method"), ("positives", "source")):
+            entries = data.get(section)
+            if isinstance(entries, dict):
+                data[section] = {
+                    key: {selector: key, **entry} if isinstance(entry, dict) else entry
+                    for key, entry in entries.items()
+                }
+        return data

@@ -1,0 +1,101 @@
+"""A bank as pretraining sees it: K candidates for every anchor, and the dataset they belong to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clsp.data.prepared import Prepared
+from clsp.runtime.errors import DataError
+from clsp.runtime.manifest import Artefact
+
+STAGE = "gather-bank"
+INDEX = np.dtype(
+    [("anchor", "<i8"), ("candidate", "<i4"), ("shard", "<i4"), ("row", "<i8"), ("sha64", "<u8")]
+)  # row: of the shard's array; sha64: first 8 bytes of the sha256 of the image's bytes
+
+
+def identity(prepared: Prepared) -> dict[str, Any]:
+    """What ties shards and banks to one dataset: its contents, whatever its name."""
+    return {
+        "images_sha256": prepared.card["images_sha256"],
+        "labels_sha256": prepared.card["labels_sha256"],
+        "anchors": len(prepared.split("train")),
+    }
+
+
+def map_array(path: Path, dtype: np.dtype | type, dimensions: int) -> np.ndarray:
+    """Map an .npy file into memory, read-only.
+
+    Raises:
+        DataError: If it cannot be read, or holds another kind of array.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a readable array ({error})") from error
+    if array.dtype != dtype or array.ndim != dimensions:
+        raise DataError(
+            f"{path}: expected {np.dtype(dtype)} with {dimensions} dimensions, "
+            f"found {array.dtype} {array.shape}"
+        )
+    return array
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A gathered bank.
+
+    Attributes:
+        images: uint8 (N, K, H, W, 3), memory-mapped; row i belongs to training image i.
+        index: Structured (N * K,), see INDEX.
+        dataset: Contents of the dataset it was drawn for, as `identity` returns them.
+        name: For messages.
+    """
+
+    images: np.ndarray
+    index: np.ndarray
+    dataset: dict[str, Any]
+    name: str
+
+    def check_belongs(self, prepared: Prepared) -> None:
+        """Refuse a dataset whose images are not this bank's anchors, in order.
+
+        Raises:
+            DataError: With what differs.
+        """
+        expected = identity(prepared)
+        for key in ("images_sha256", "anchors"):
+            if self.dataset.get(key) != expected[key]:
+                raise DataError(
+                    f"bank {self.name} belongs to another dataset: its {key} is "
+                    f"{self.dataset.get(key)}, the dataset's is {expected[key]}"
+                )
+        if self.images.shape[2:] != prepared.images.shape[1:]:
+            raise DataError(
+                f"bank {self.name} belongs to another dataset: its images are "
+                f"{self.images.shape[2:]}, the dataset's {prepared.images.shape[1:]}"
+            )
+
+
+def open_bank(artefact: Artefact) -> Bank:
+    """Map a gathered bank into memory.
+
+    Args:
+        artefact: Made by the stage gather-bank: images.npy, index.npy.
+
+    Raises:
+        DataError: If it is no bank, or its files do not fit each other.
+    """
+    if artefact.stage != STAGE:
+        raise DataError(f"{artefact.manifest}: made by {artefact.stage}, expected {STAGE}")
+    images = map_array(artefact.path("images.npy"), np.uint8, 5)
+    index = map_array(artefact.path("index.npy"), INDEX, 1)
+    dataset = artefact.predicate["facts"]["dataset"]
+    if len(index) != images.shape[0] * images.shape[1] or len(images) != dataset["anchors"]:
+        raise DataError(
+            f"{artefact.manifest}: {len(index)} index entries and {dataset['anchors']} anchors "
+            f"for images {images.shape}"
+        )
+    return Bank(images, index, dataset, artefact.folder.name)

@@ -1,0 +1,117 @@
+"""Identifies what lies in a user's image folder, so that a changed file reruns what depends on it.
+
+Names and contents count, times do not: a copy on another machine is the same data. Imported by the
+Snakefile while it parses, so hashes are kept from call to call and a file is read again only when
+its size or a time stamp changes.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clsp.data.tree import walk
+from clsp.runtime.canonical import read_json, sha256_file
+from clsp.runtime.errors import DataError
+from clsp.runtime.files import write_atomic
+
+CACHE = Path(".clsp") / "fingerprints.json"
+SETTLED = 2.0  # seconds; a file written later may change again within one tick of its time stamp
+
+Hashes = dict[str, list[Any]]  # path below the root -> [size, mtime, ctime (ns), sha256]
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for classes in walk(root).values():
+        for files in classes.values():
+            yield from files
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def _hashes(root: Path, known: Hashes) -> Hashes:
+    """Hash every file that the dataset reads, taking from `known` what is unchanged."""
+    found: Hashes = {}
+    for path in _files(root):
+        name, state = str(path.relative_to(root)), _state(path)
+        kept = known.get(name)
+        same = isinstance(kept, list) and len(kept) == 4 and kept[:3] == state
+        found[name] = kept if same else [*state, sha256_file(path)]
+    return found
+
+
+def _digest(hashes: Hashes) -> str:
+    lines = [f"{name}\0{entry[3]}" for name, entry in hashes.items()]
+    return hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
+
+
+def _remembered() -> dict[str, Hashes]:
+    """The hashes kept so far; a damaged file costs time, nothing else."""
+    try:
+        kept = json.loads(CACHE.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(kept, dict):
+        return {}
+    return {root: hashes for root, hashes in kept.items() if isinstance(hashes, dict)}
+
+
+def _remember(root: str, hashes: Hashes, before: dict[str, Hashes]) -> None:
+    limit = time.time_ns() - int(SETTLED * 1e9)
+    settled = {name: entry for name, entry in hashes.items() if max(entry[1:3]) < limit}
+    if settled != before.get(root, {}):
+        # ASCII: a name that is no UTF-8 survives as an escape.
+        private = CACHE.with_name(f"{CACHE.stem}-{os.getpid()}.json")
+        write_atomic(private, json.dumps({**before, root: settled}))
+        private.replace(CACHE)
+
+
+def read_fingerprint(spec: Any) -> str:
+    """Hash the relative path and the bytes of every file that a dataset reads, all of them now.
+
+    Args:
+        spec: A DatasetSpec.
+
+    Returns:
+        Hex sha256 for an image folder; "" for kinds whose files this suite fetches itself.
+
+    Raises:
+        DataError: If the folder is missing, empty or not laid out as the kind expects.
+    """
+    if spec.kind != "image_folder":
+        return ""
+    return _digest(_hashes(Path(spec.options["root"]).expanduser(), {}))
+
+
+def fingerprint(spec: Any, card: Path | None) -> str:
+    """The same as `read_fingerprint`, from hashes that are kept in CACHE where files are unchanged.
+
+    Args:
+        spec: A DatasetSpec.
+        card: Where the prepared dataset's card is, or would be. If the folder is not on this
+            machine, the card says what was in it.
+
+    Raises:
+        DataError: If there is neither folder nor card, or the folder is empty or not laid out as
+            the kind expects.
+    """
+    if spec.kind != "image_folder":
+        return ""
+    root = Path(spec.options["root"]).expanduser()
+    if not root.exists() and card is not None and card.is_file():
+        recorded = read_json(card)
+        if isinstance(recorded, dict) and recorded.get("fingerprint"):
+            return str(recorded["fingerprint"])
+    before, name = _remembered(), str(root.resolve())
+    hashes = _hashes(root, before.get(name, {}))
+    _remember(name, hashes, before)
+    return _digest(hashes)

@@ -1,0 +1,181 @@
+"""Augmented views, made in batches where the images are, each sample with its own parameters (D08).
+
+The CLSP authors' pipeline (methods.md 3.1): RandomResizedCrop -> ColorJitter -> horizontal flip
+-> grayscale -> solarize, normalised by the caller. Parameters have torchvision's distributions and
+are keyed by (key; image, epoch, view), so a view never depends on batch size, order or restarts.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from clsp.config.schema import JitterSpec, ViewSpec
+from clsp.data.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, luminance, shift_hue, solarize
+from clsp.runtime.rng import uniform
+
+TRIES = 10  # of RandomResizedCrop, before it falls back to the centre
+BLENDS = tuple(permutations((BRIGHTNESS, CONTRAST, SATURATION)))
+# Uniform numbers of one sample: 2 per try of the crop and 2 for its place, 6 for jitter, 3 more.
+CROP, JITTER, FLIP, GREY, SOLARIZE = slice(0, 22), slice(22, 28), 28, 29, 30
+DRAWS = 31
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Crops in whole pixels, each field int64 (B,)."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Colour jitter of a batch; a sample without jitter has factors 1 and hue 0.
+
+    Attributes:
+        kinds: Which blend comes first, second and third, (B, 3).
+        factors: Their strengths, (B, 3).
+        hue: Shift as part of a turn, (B,).
+        place: How many blends come before the hue shift, (B,), 0 to 3.
+    """
+
+    kinds: Tensor
+    factors: Tensor
+    hue: Tensor
+    place: Tensor
+
+
+def _centre(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """The fallback of torchvision: the largest centred box whose aspect ratio is allowed."""
+    if width / height < ratio[0]:
+        h, w = round(width / ratio[0]), width
+    elif width / height > ratio[1]:
+        h, w = height, round(height * ratio[1])
+    else:
+        h, w = height, width
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def draw_boxes(u: Tensor, size: tuple[int, int], spec: ViewSpec) -> Boxes:
+    """Crops as RandomResizedCrop.get_params draws them.
+
+    Args:
+        u: Uniform numbers in [0, 1), (B, 22): area and log-ratio of each try, then the place.
+        size: Height and width of the images, pixels.
+        spec: Gives crop_scale and crop_ratio.
+    """
+    height, width = size
+    low, high = spec.crop_scale
+    area = height * width * (low + (high - low) * u[:, 0:20:2])  # (B, tries)
+    low, high = (math.log(ratio) for ratio in spec.crop_ratio)
+    ratio = torch.exp(low + (high - low) * u[:, 1:20:2])
+    w, h = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first try that fits
+    found = fits.any(dim=1)
+    w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
+    centre = _centre(height, width, spec.crop_ratio)
+    top, left = (u[:, 20] * (height - h + 1)).floor(), (u[:, 21] * (width - w + 1)).floor()
+    drawn = (top, left, h, w)
+    return Boxes(*(torch.where(found, d, c).long() for d, c in zip(drawn, centre, strict=True)))
+
+
+def draw_jitter(u: Tensor, spec: JitterSpec) -> Jitter:
+    """Colour jitter as RandomApply([ColorJitter]) draws it, the order of its four steps included.
+
+    Args:
+        u: Uniform numbers in [0, 1), (B, 6): whether, order, brightness, contrast, saturation, hue.
+        spec: Probability and strengths.
+    """
+    applied = u[:, 0] < spec.probability
+    order = (u[:, 1] * 24).long()
+    kinds = torch.tensor(BLENDS, device=u.device)[order // 4]  # (B, 3)
+    strength = torch.tensor([spec.brightness, spec.contrast, spec.saturation], device=u.device)
+    low, high = (1 - strength).clamp(min=0), 1 + strength
+    factors = torch.where(applied[:, None], low + (high - low) * u[:, 2:5], 1)
+    hue = torch.where(applied, spec.hue * (2 * u[:, 5] - 1), 0)
+    return Jitter(kinds, factors.gather(1, kinds), hue, order % 4)
+
+
+def _hat(start: Tensor, length: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
+    """Bilinear weights that stretch pixels [start, start + length) to `size`, (B, size, size).
+
+    A crop is never larger than its output here, so antialiasing, which only matters when an image
+    shrinks, changes nothing. Sampling points are clamped to the crop: its edge is repeated.
+    """
+    target = torch.arange(size, device=start.device, dtype=torch.float32)
+    place = (target + 0.5) * (length[:, None] / size) - 0.5  # half-pixel centres
+    place = place.clamp(min=0).minimum(length[:, None] - 1.0) + start[:, None]  # (B, size)
+    if mirrored is not None:
+        place = torch.where(mirrored[:, None], place.flip(1), place)
+    return (1 - (place[:, :, None] - target).abs()).clamp_(min=0)
+
+
+def crop_and_resize(images: Tensor, boxes: Boxes, mirrored: Tensor | None = None) -> Tensor:
+    """Bilinear crop back to full size, optionally mirrored left to right.
+
+    Args:
+        images: (B, C, H, W), float.
+        boxes: Crops that lie inside the images.
+        mirrored: bool (B,), or None for no image.
+
+    Returns:
+        (B, C, H, W).
+    """
+    height, width = images.shape[2:]
+    rows = _hat(boxes.top, boxes.height, height)  # (B, H, H)
+    columns = _hat(boxes.left, boxes.width, width, mirrored)  # (B, W, W)
+    return rows[:, None] @ images @ columns[:, None].mT
+
+
+def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
+    """Colour jitter; images (B, 3, H, W) in [0, 1].
+
+    Samples have different orders. Each blend is therefore offered before and after the hue shift
+    and does nothing (factor 1) in the wrong place: no data-dependent shapes, so no device waits.
+    """
+    for slot in range(3):
+        factor = torch.where(slot < jitter.place, jitter.factors[:, slot], 1)
+        images = blend(images, jitter.kinds[:, slot], factor)
+    images = shift_hue(images, jitter.hue)
+    for slot in range(3):
+        factor = torch.where(slot >= jitter.place, jitter.factors[:, slot], 1)
+        images = blend(images, jitter.kinds[:, slot], factor)
+    return images
+
+
+def make_views(
+    images: Tensor, index: Tensor, epoch: int, view: int | Tensor, key: int, spec: ViewSpec
+) -> Tensor:
+    """One augmented view of each image.
+
+    Args:
+        images: uint8 (B, H, W, 3); the work is done on their device.
+        index: Number of each image in its dataset, int64 (B,).
+        epoch: From 0.
+        view: Number of the view, one for all or (B,).
+        key: From `rng.key_of(seed, "view")`.
+        spec: Probabilities and ranges.
+
+    Returns:
+        float32 (B, 3, H, W) in [0, 1]; row i depends on (key, index[i], epoch, view[i]) only.
+    """
+    u = uniform(key, index, epoch, view, count=DRAWS)
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+    # A mirror image commutes with all colour operations, so it is folded into the crop.
+    mirrored = u[:, FLIP] < spec.flip if spec.flip > 0 else None
+    pixels = crop_and_resize(pixels, draw_boxes(u[:, CROP], images.shape[1:3], spec), mirrored)
+    if spec.jitter.probability > 0:
+        pixels = apply_jitter(pixels, draw_jitter(u[:, JITTER], spec.jitter))
+    if spec.grayscale > 0:
+        grey = (u[:, GREY] < spec.grayscale).view(-1, 1, 1, 1)
+        pixels = torch.where(grey, luminance(pixels), pixels)
+    if spec.solarize > 0:
+        chosen = (u[:, SOLARIZE] < spec.solarize).view(-1, 1, 1, 1)
+        pixels = torch.where(chosen, solarize(pixels), pixels)
+    return pixels.clamp_(0, 1)

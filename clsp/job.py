@@ -1,0 +1,186 @@
+"""Runs one stage as one job: checks what goes in, records what comes out."""
+
+import dataclasses
+import platform
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from clsp.config.strict import parse
+from clsp.runtime import tracking
+from clsp.runtime.canonical import parse_json, sha256_json
+from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.files import exclusive, staged
+from clsp.runtime.manifest import Artefact, describe_file, group_artefacts, write_manifest
+from clsp.runtime.source import lock_digest, source_state
+from clsp.runtime.stage import Outcome, Parameter, parameters
+
+
+@dataclasses.dataclass
+class Call:
+    """One call of a stage from the command line."""
+
+    stage: str
+    function: Callable[..., Outcome]
+    arguments: dict[str, Any]  # as parsed: str, Path or list[Path]
+    manifest: Path
+    code: str
+    threads: int
+
+
+@dataclasses.dataclass
+class Bound:
+    """The arguments of a stage function, sorted by what they are."""
+
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    spec: dict[str, Any] = dataclasses.field(default_factory=dict)
+    inputs: list[tuple[str, Artefact]] = dataclasses.field(default_factory=list)
+    files: dict[str, Path] = dataclasses.field(default_factory=dict)
+    outputs: dict[str, Path] = dataclasses.field(default_factory=dict)
+    others: dict[str, str] = dataclasses.field(default_factory=dict)
+    scratch: Path | None = None
+
+
+def parse_spec(text: str) -> Any:
+    """Parse the --spec flag: JSON, or @FILE holding JSON.
+
+    Raises:
+        ConfigError: If it is neither.
+    """
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--spec {text}: cannot be read ({error.strerror})") from error
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ConfigError(f"--spec: not valid JSON ({error})") from error
+
+
+def _bind_one(bound: Bound, parameter: Parameter, given: Any, stage: str, code: str) -> None:
+    name = parameter.name
+    match parameter.kind:
+        case "spec":
+            bound.values[name] = parse(parameter.type, parse_spec(given), f"--spec of {stage}")
+            bound.spec = bound.values[name].canonical()
+        case "input" | "inputs":
+            artefacts = group_artefacts(given)
+            if parameter.kind == "input" and len(artefacts) != 1:
+                raise ConfigError(f"--{name}: expected one artefact, found {len(artefacts)}")
+            bound.inputs += [(name, artefact) for artefact in artefacts]
+            bound.values[name] = artefacts[0] if parameter.kind == "input" else artefacts
+        case "file":
+            if not given.is_file():
+                raise DataError(f"--{name} {given}: no such file")
+            bound.files[name] = bound.values[name] = given
+        case "output":
+            bound.outputs[name] = given
+        case "scratch":
+            # Resume state of other code is never continued: the manifest names one program.
+            bound.scratch = given
+            bound.values[name] = given / (code or "uncoded")
+        case _:
+            bound.values[name] = given
+            bound.others[name] = str(given)
+
+
+def _bind(call: Call) -> Bound:
+    bound = Bound()
+    for parameter in parameters(call.function):
+        _bind_one(bound, parameter, call.arguments[parameter.name], call.stage, call.code)
+    home = call.manifest.parent
+    for path in bound.outputs.values():
+        if not path.is_relative_to(home):
+            raise ConfigError(f"{path}: outputs must lie beside or below {call.manifest}")
+    return bound
+
+
+def _environment(threads: int) -> dict[str, Any]:
+    versions = {
+        name: sys.modules[name].__version__
+        for name in ("torch", "torchvision", "diffusers", "numpy", "sklearn", "scipy", "pandas")
+        if hasattr(sys.modules.get(name), "__version__")
+    }
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+        "threads": threads,
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "lock_sha256": lock_digest(),
+    }
+
+
+def _dependencies(bound: Bound) -> list[dict[str, Any]]:
+    made = [
+        {"name": f"{flag}/{name}", "uri": str(artefact.folder / name), "digest": subject["digest"]}
+        for flag, artefact in bound.inputs
+        for name, subject in artefact.subjects.items()
+    ]
+    tracked = [
+        {**describe_file(path, flag), "uri": str(path)} for flag, path in bound.files.items()
+    ]
+    return made + tracked
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def run(call: Call) -> Artefact:
+    """Run one job.
+
+    Raises:
+        ConfigError: If the spec or a flag is wrong.
+        DataError: If an input is missing or corrupt, or an output cannot be written.
+        IncompleteError: If another process is producing the same artefact.
+    """
+    bound = _bind(call)
+    home = call.manifest.parent
+    with exclusive(call.manifest):
+        call.manifest.unlink(missing_ok=True)
+        for _, artefact in bound.inputs:
+            artefact.verify()
+        started, clock, dependencies = _now(), time.monotonic(), _dependencies(bound)
+        name = call.manifest.name.removesuffix("manifest.json").strip(".") or "artefact"
+        made_from = sha256_json([call.code, [item["digest"] for item in dependencies]])
+        with tracking.mirror(call.stage, str(call.manifest), bound.spec, made_from) as mirror:
+            with staged(list(bound.outputs.values()), home, name) as lent:
+                private = {flag: lent[path] for flag, path in bound.outputs.items()}
+                mirror.follow(private.get("history"))
+                outcome = call.function(**bound.values, **private)
+            mirror.finish(outcome.metrics, bound.outputs.get("history"))
+        predicate = {
+            "step": call.stage,
+            "run_uid": uuid.uuid4().hex,
+            "status": "completed",
+            "externalParameters": {"spec": bound.spec, "arguments": bound.others},
+            "internalParameters": {
+                "code": call.code,
+                **source_state(),
+                **_environment(call.threads),
+            },
+            "runDetails": {
+                "started": started,
+                "finished": _now(),
+                "seconds": round(time.monotonic() - clock, 3),
+            },
+            "metrics": outcome.metrics,
+            "counters": outcome.counters,
+            "facts": outcome.facts,
+            "tracking": mirror.on,
+            "mlflow_run_id": mirror.run_id,
+        }
+        names = {path.relative_to(home).as_posix(): path for path in bound.outputs.values()}
+        artefact = write_manifest(call.manifest, names, dependencies, predicate)
+    if bound.scratch is not None:
+        shutil.rmtree(bound.scratch, ignore_errors=True)
+    return artefact

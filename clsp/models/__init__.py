@@ -1,0 +1,1 @@
+"""Networks: encoders, projection heads, momentum copies and the denoiser."""

@@ -1,0 +1,154 @@
+"""The denoiser: a diffusers UNet2DModel that can be cut in two at its bottleneck (D10)."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel  # diffusers as a whole loads seconds slower
+from torch import Tensor, nn
+
+from clsp.config.schema import DenoiserSpec
+from clsp.config.strict import parse
+from clsp.runtime.canonical import read_json
+from clsp.runtime.checkpoint import load_tensors, tensors_sha256
+from clsp.runtime.errors import DataError
+from clsp.runtime.manifest import Artefact
+from clsp.runtime.rng import torch_stream
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
+STAGE = "train-denoiser"
+
+logging.getLogger("diffusers").setLevel(logging.ERROR)  # it recommends packages we do without
+
+
+def build_denoiser(spec: DenoiserSpec, size: int) -> UNet2DModel:
+    """A freshly initialised epsilon network; same spec and size, same weights.
+
+    With channels (128, 256, 256, 256) and attention on the second level only this is the authors'
+    network (methods.md 2.1; models/unet.py), without the projector that they never use: one
+    attention head, 3x3 stride-2 convolutions down, nearest x2 and 3x3 up. Their interleaved sine
+    table is here a concatenated one, a permutation of the inputs of a learned layer.
+
+    Args:
+        spec: Widths, attention, groups, dropout, seed.
+        size: Side of the square image, pixels.
+
+    Raises:
+        ConfigError: If the size cannot be halved once per level.
+    """
+    spec.check_size(size)
+    kinds = ["AttnDownBlock2D" if attended else "DownBlock2D" for attended in spec.attention]
+    unet = UNet2DModel(
+        sample_size=size,
+        in_channels=3,
+        out_channels=3,
+        center_input_sample=False,
+        time_embedding_type="positional",
+        time_embedding_dim=4 * spec.channels[0],
+        freq_shift=0,
+        flip_sin_to_cos=False,
+        down_block_types=tuple(kinds),
+        mid_block_type="UNetMidBlock2D",
+        up_block_types=tuple(kind.replace("Down", "Up") for kind in reversed(kinds)),
+        block_out_channels=spec.channels,
+        layers_per_block=spec.layers_per_block,
+        mid_block_scale_factor=1,
+        downsample_padding=1,
+        downsample_type="conv",
+        upsample_type="conv",
+        dropout=spec.dropout,
+        act_fn="silu",
+        attention_head_dim=None,  # one head as wide as its level, as the authors
+        norm_num_groups=spec.norm_groups,
+        attn_norm_num_groups=spec.norm_groups,
+        norm_eps=1e-5,
+        resnet_time_scale_shift="default",
+        add_attention=True,
+        class_embed_type=None,  # no labels: the bank must stay label-free
+        num_class_embeds=None,
+        num_train_timesteps=spec.train_timesteps,
+    )
+    _initialise(unet, torch_stream(spec.seed, "denoiser weights"))
+    return unet
+
+
+def _initialise(unet: UNet2DModel, generator: torch.Generator) -> None:
+    """Xavier-uniform weights and zero biases; gain 1e-5 where a residual branch or the net ends."""
+    for name, module in unet.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            gain = 1e-5 if name.endswith((".conv2", "conv_out")) else 1.0
+            nn.init.xavier_uniform_(module.weight, gain, generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def encode(unet: UNet2DModel, images: Tensor, times: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    """First half of the network: time embedding, way down and middle block.
+
+    Args:
+        unet: From `build_denoiser`.
+        images: Noisy images, (B, 3, H, W), signal in [-1, 1].
+        times: Diffusion step of each image, (B,), int64 in [0, T).
+
+    Returns:
+        Bottleneck h (B, C', H', W'), the skips in the order made, and the time embedding (B, E).
+    """
+    emb = unet.time_embedding(unet.time_proj(times).to(images.dtype))
+    h = unet.conv_in(images)
+    skips = [h]
+    for block in unet.down_blocks:
+        h, made = block(hidden_states=h, temb=emb)
+        skips += made
+    return unet.mid_block(h, emb), skips, emb
+
+
+def decode(unet: UNet2DModel, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+    """Second half of the network: way up and output layer; arguments are what `encode` returns.
+
+    Returns:
+        Predicted noise epsilon, (B, 3, H, W).
+    """
+    left = list(skips)
+    for block in unet.up_blocks:
+        count = len(block.resnets)
+        taken, left = left[-count:], left[:-count]
+        h = block(h, tuple(taken), emb)
+    return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained denoiser, frozen, with its EMA weights.
+
+    Attributes:
+        unet: In eval mode, without gradients.
+        spec: How it was trained; its noise schedule is the sampler's.
+        size: Side of the images it was trained on, pixels.
+        sha256: Digest of its tensors, equal to the training manifest's.
+    """
+
+    unet: UNet2DModel
+    spec: DenoiserSpec
+    size: int
+    sha256: str
+
+
+def load_denoiser(artefact: Artefact, device: torch.device) -> Denoiser:
+    """The EMA weights of a trained denoiser.
+
+    Raises:
+        DataError: If the artefact is no denoiser, or its tensors do not fit its configuration.
+    """
+    if artefact.stage != STAGE:
+        raise DataError(f"{artefact.manifest}: made by {artefact.stage}, expected {STAGE}")
+    spec = parse(DenoiserSpec, artefact.spec, str(artefact.manifest))
+    config = read_json(artefact.path("unet/config.json"))
+    path = artefact.path(f"unet/{WEIGHTS}")
+    tensors, _ = load_tensors(path)
+    unet = build_denoiser(spec, config["sample_size"])
+    try:
+        unet.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise DataError(f"{path}: does not fit its own configuration: {error}") from error
+    unet.eval().requires_grad_(False).to(device)
+    return Denoiser(unet, spec, config["sample_size"], tensors_sha256(tensors))

@@ -1,0 +1,1 @@
+"""Contrastive pretraining: one loop, methods and positive sources as plug-ins."""

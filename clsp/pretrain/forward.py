@@ -1,0 +1,60 @@
+"""Which images share a forward pass, and so their batch-norm statistics (methods.md 2.1).
+
+joint      one pass over the concatenation of all images: one GPU running the authors' SimCLR.
+separate   one pass per view: one GPU running the authors' MoCo. Running statistics see each view
+           in turn, the positive last.
+four_gpu   the authors' DataParallel on 4 GPUs: rows are split in order into 4 chunks, each with
+           its own batch statistics, and only the first chunk's reach the running statistics,
+           which evaluation uses. In CLSP-SimCLR these are real view-1 images alone.
+
+All of them run in one process; which one is part of a run's spec (D05).
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+GPUS = 4  # the authors' README
+
+
+@contextlib.contextmanager
+def frozen_running_statistics(network: nn.Module) -> Iterator[None]:
+    """Batch statistics are used but leave no trace in the running statistics."""
+    layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+def forward_as_four_gpus(network: nn.Module, images: Tensor) -> Tensor:
+    """Forward as DataParallel on four devices does; same rows out as in."""
+    first, *rest = images.chunk(GPUS)
+    parts = [network(first)]
+    with frozen_running_statistics(network):
+        parts += [network(chunk) for chunk in rest]
+    return torch.cat(parts)
+
+
+def forward_views(network: nn.Module, views: list[Tensor], forward: str) -> list[Tensor]:
+    """Embed several views in one call of the method.
+
+    Args:
+        network: Maps (B, 3, H, W) to (B, D).
+        views: Normalised images, (B, 3, H, W) each.
+        forward: "joint", "separate" or "four_gpu"; see the module's text.
+
+    Returns:
+        One (B, D) per view.
+    """
+    if forward == "separate":
+        return [network(view) for view in views]
+    images = torch.cat(views)
+    embeddings = network(images) if forward == "joint" else forward_as_four_gpus(network, images)
+    return list(embeddings.chunk(len(views)))

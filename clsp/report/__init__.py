@@ -1,0 +1,1 @@
+"""Manifests -> frame, tables, figures and the HTML report; never imports torch."""

@@ -1,0 +1,239 @@
+"""What a table is made of: one cell per row and column, with all that is known about its number."""
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pandas as pd
+
+from clsp.report.escape import read_csv, write_csv
+from clsp.report.published import Published
+
+DASH = "—"
+MINUS = "−"
+DEMONSTRATION = "Demonstration run on stand-in data: these numbers are not results."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        dataset: Dataset the encoders of the row were pretrained on.
+        encoder: Name of the encoder in params.yaml.
+        label: Method as printed.
+        column: Title of the column.
+        mark: Footnote mark of the column, or nothing.
+        unit: "percent" or "rank".
+        protocol: Protocol of the numbers behind it; with `variant` and `tasks` it finds them.
+        metric: "top1" or "mean_per_class"; empty if no run is there.
+        mean: Mean over seeds, None if none is there.
+        std: Sample standard deviation over seeds (n - 1), None below two.
+        n: Seeds that are there.
+        expected: Seeds that params.yaml asks for.
+        published: The published number, percent.
+        difference: Ours minus the published one, points.
+        runs: Slugs of the runs behind it, separated by spaces.
+    """
+
+    dataset: str
+    encoder: str
+    label: str
+    column: str
+    mark: str
+    unit: str
+    protocol: str
+    variant: str
+    tasks: str
+    metric: str
+    mean: float | None
+    std: float | None
+    n: int
+    expected: int
+    published: float | None
+    difference: float | None
+    published_protocol: str
+    published_epochs: int | None
+    published_source: str
+    published_note: str
+    runs: str
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """What names the row."""
+        return (self.dataset, self.encoder, self.label)
+
+    @property
+    def identifier(self) -> str:
+        """Name of the cell inside its table."""
+        return f"{self.dataset}.{self.encoder}.{self.label}/{self.column}"
+
+    @property
+    def text(self) -> str:
+        """The cell as people read it: mean ± std (n), or a dash with the count that is missing."""
+        if self.mean is None:
+            return f"{DASH} ({self.n} of {self.expected})"
+        digits = 2 if self.unit == "percent" else 1
+        if self.unit == "rank":
+            return f"{self.mean:.{digits}f}"
+        spread = f" ± {self.std:.{digits}f}" if self.std is not None else ""
+        count = f"{self.n}" if self.n == self.expected else f"{self.n} of {self.expected}"
+        return f"{self.mean:.{digits}f}{spread} ({count})"
+
+    @property
+    def published_text(self) -> str:
+        """The published value and the difference, or that there is none."""
+        if self.published is None:
+            return "none"
+        if self.difference is None:
+            return f"{self.published:.2f} ({DASH})"
+        sign = MINUS if self.difference < 0 else "+"
+        return f"{self.published:.2f} ({sign}{abs(self.difference):.2f})"
+
+
+FIELDS = tuple(f.name for f in fields(Cell))
+COLUMNS = (*FIELDS, "demonstration")
+_FLOATS = ("mean", "std", "published", "difference")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table.
+
+    Attributes:
+        title: One line.
+        cells: All cells, row by row; every row has the same columns.
+        compared: Titles of the columns that get a published column beside them.
+        notes: Footnotes, in the order of their marks.
+    """
+
+    title: str
+    cells: list[Cell]
+    compared: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """(title, mark) of every column, in order."""
+        return list(dict.fromkeys((cell.column, cell.mark) for cell in self.cells))
+
+    @property
+    def rows(self) -> dict[tuple[str, str, str], dict[str, Cell]]:
+        """Cells by row and column title."""
+        rows: dict[tuple[str, str, str], dict[str, Cell]] = {}
+        for cell in self.cells:
+            rows.setdefault(cell.row, {})[cell.column] = cell
+        return rows
+
+
+def aggregate(
+    seeds: pd.DataFrame,
+    column: str,
+    mark: str = "",
+    published: Published | None = None,
+) -> Cell:
+    """Mean, standard deviation and count over the seeds of one number.
+
+    Args:
+        seeds: Rows of the frame, one per seed, all of one label, task, protocol and variant.
+        column: Title of the column.
+        mark: Footnote mark.
+        published: The number printed beside it.
+
+    Returns:
+        The cell; its statistics cover the rows whose status is "done".
+    """
+    first = seeds.iloc[0]
+    done = seeds[seeds["status"] == "done"]
+    values = done["value"].astype(float).tolist()
+    return make_cell(
+        first,
+        column=column,
+        mark=mark,
+        tasks=str(first["task"]),
+        metric=str(done["metric"].iloc[0]) if len(done) else "",
+        values=values,
+        expected=len(seeds),
+        runs=" ".join(done["run"]),
+        published=published,
+    )
+
+
+def statistics(values: list[float]) -> tuple[float | None, float | None]:
+    """Mean and sample standard deviation; None where too few values make them undefined."""
+    if not values:
+        return None, None
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def make_cell(
+    first: Any,
+    *,
+    column: str,
+    values: list[float],
+    expected: int,
+    runs: str,
+    tasks: str,
+    metric: str = "",
+    mark: str = "",
+    unit: str = "percent",
+    published: Published | None = None,
+) -> Cell:
+    """A cell from the values behind it; `first` is any row of the frame that it covers."""
+    mean, std = statistics(values)
+    gap = None if mean is None or published is None else round(mean - published.value, 6)
+    return Cell(
+        dataset=str(first["dataset"]),
+        encoder=str(first["encoder"]),
+        label=str(first["label"]),
+        column=column,
+        mark=mark,
+        unit=unit,
+        protocol=str(first["protocol"]),
+        variant=str(first["variant"]),
+        tasks=tasks,
+        metric=metric,
+        mean=None if mean is None else round(mean, 6),
+        std=None if std is None else round(std, 6),
+        n=len(values),
+        expected=expected,
+        published=published and published.value,
+        difference=gap,
+        published_protocol=published.protocol if published else "",
+        published_epochs=published and published.epochs,
+        published_source=published.source if published else "",
+        published_note=published.note if published else "",
+        runs=runs,
+    )
+
+
+def cells_csv(cells: list[Cell], demonstration: bool) -> str:
+    """Cells as csv: one line per row and column, numbers to six digits.
+
+    The last column carries the demonstration mark, so that no extract can lose it.
+    """
+    mark = {"demonstration": DEMONSTRATION if demonstration else ""}
+    return write_csv(COLUMNS, [{n: getattr(cell, n) for n in FIELDS} | mark for cell in cells])
+
+
+def read_cells(text: str, where: str) -> list[Cell]:
+    """The cells of a csv that `cells_csv` wrote.
+
+    Raises:
+        DataError: If the csv has other columns.
+        ValueError: If a number is none.
+    """
+    cells = []
+    for row in read_csv(text, COLUMNS, where):
+        values: dict[str, Any] = {name: row[name] for name in FIELDS}
+        for name in _FLOATS:
+            values[name] = float(row[name]) if row[name] else None
+        for name in ("n", "expected"):
+            values[name] = int(row[name])
+        epochs = row["published_epochs"]
+        values["published_epochs"] = int(epochs) if epochs else None
+        cells.append(Cell(**values))
+    return cells

@@ -1,0 +1,87 @@
+"""Escapers: text from configuration reaches csv, markdown and LaTeX as text, never as code."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from clsp.runtime.errors import DataError
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run these
+MARKDOWN = "\\`*_{}[]<>#|~$&!"
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "—": "---",
+    "†": r"$^\dagger$",
+}
+
+
+def plain(text: str) -> str:
+    """One line of printable text: control characters and line breaks become spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def csv_cell(value: Any) -> str:
+    """A csv cell: numbers as they are, text with a leading quote where it could be a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, float | int):
+        return repr(value)
+    text = str(value)
+    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
+
+
+def csv_value(text: str) -> str:
+    """The text that `csv_cell` wrote."""
+    return text[1:] if text.startswith("'") else text
+
+
+def markdown(text: str) -> str:
+    """Text for a markdown table cell."""
+    return "".join(f"\\{c}" if c in MARKDOWN else c for c in plain(text))
+
+
+def latex(text: str) -> str:
+    """Text for a LaTeX document in text mode."""
+    return "".join(LATEX.get(c, c) for c in plain(text))
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Csv text with a header, Unix line ends and escaped cells: the same bytes everywhere."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([csv_cell(row[column]) for column in columns] for row in rows)
+    return stream.getvalue()
+
+
+def read_csv(text: str, columns: Sequence[str], where: str) -> list[dict[str, str]]:
+    """The rows that `write_csv` wrote, every value as text.
+
+    Raises:
+        DataError: If the header or a row is not as expected.
+    """
+    lines = list(csv.reader(io.StringIO(text)))
+    if not lines or tuple(lines[0]) != tuple(columns):
+        found = ",".join(lines[0]) if lines else "nothing"
+        raise DataError(f"{where}: expected the columns {','.join(columns)}, found {found}")
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(columns):
+            raise DataError(
+                f"{where}: line {number} has {len(line)} cells, expected {len(columns)}"
+            )
+    return [dict(zip(columns, map(csv_value, line), strict=True)) for line in lines[1:]]

@@ -1,0 +1,75 @@
+"""Stage render-figure: one figure as png, with the numbers it shows as csv."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from clsp.config.schema import FIGURES, Params
+from clsp.report import style
+from clsp.report.cells import DEMONSTRATION
+from clsp.report.escape import write_csv
+from clsp.report.records import Records
+from clsp.report.table import read_frame
+from clsp.runtime import registry
+from clsp.runtime.files import write_atomic
+from clsp.runtime.stage import Input, Outcome, Output
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure's plug-in returns.
+
+    Attributes:
+        figure: The drawing.
+        columns: Columns of the csv.
+        rows: The numbers shown.
+        caption: What is seen, for every reader.
+        alt: What is seen, for readers who do not see it.
+    """
+
+    figure: Figure
+    columns: tuple[str, ...]
+    rows: list[dict[str, Any]]
+    caption: str
+    alt: str
+
+
+def empty_drawing(reason: str) -> Drawing:
+    """A figure that says why there is nothing to draw, instead of none."""
+    figure = Figure(figsize=(style.WIDTH, 1.2))
+    figure.text(0.5, 0.5, reason, ha="center", va="center", color=style.GREY)
+    return Drawing(figure, ("reason",), [{"reason": reason}], reason, reason)
+
+
+def render_figure(
+    spec: Params, figure: str, root: Path, frame: Input, csv: Output, png: Output
+) -> Outcome:
+    """Render one figure.
+
+    Args:
+        spec: The validated parameters.
+        figure: Name of a module in clsp/report/figures.
+        root: Folder with the results of one profile.
+        frame: Made by collect-results.
+        csv: The numbers shown.
+        png: The drawing.
+    """
+    module = registry.load(FIGURES, figure, "figure")
+    style.apply_style()
+    table = read_frame(frame.path("frame.csv").read_text(encoding="utf-8"))
+    drawing: Drawing = module.draw(spec, Records(root), table)
+    mark = {"demonstration": DEMONSTRATION if spec.demonstration else ""}
+    columns = (*drawing.columns, "demonstration")
+    write_atomic(csv, write_csv(columns, [row | mark for row in drawing.rows]))
+    write_atomic(png, style.to_png(drawing.figure, spec.demonstration))
+    return Outcome(
+        counters={"rows": len(drawing.rows)},
+        facts={
+            "figure": figure,
+            "title": module.TITLE,
+            "caption": drawing.caption,
+            "alt": drawing.alt,
+        },
+    )

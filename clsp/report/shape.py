@@ -1,0 +1,125 @@
+"""The outer shape of a manifest: what report and audit read without asking again."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Shape(BaseModel):
+    """Types as JSON has them; fields beyond those named here are left alone."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Digest(Shape):
+    """Digests of one file."""
+
+    sha256: str
+
+
+class Subject(Shape):
+    """One file of the artefact."""
+
+    name: str
+    digest: Digest
+    size: int
+
+
+class Dependency(Shape):
+    """One file that the artefact was made from."""
+
+    name: str
+    uri: str
+    digest: Digest
+
+
+class Predictions(Shape):
+    """Where a result's logits are."""
+
+    file: str
+    logits: str
+    labels: str
+    rows: str
+
+
+class Result(Shape):
+    """One number of a probe."""
+
+    task: str
+    protocol: str
+    variant: str
+    metric: str
+    value: Finite
+    correct: int
+    total: int
+    per_class: list[list[int]]
+    split: str
+    selected_on: str
+    epoch: int | None
+    selection: dict[str, Any]
+    predictions: Predictions
+
+
+class Facts(Shape):
+    """What a stage tells beside its metrics."""
+
+    results: list[Result] = []
+    terms: list[str] = []
+    table: str = ""
+
+
+class Settings(Shape):
+    """What the job was asked for."""
+
+    spec: dict[str, Any]
+    spec_sha256: str | None = None
+
+
+class Environment(Shape):
+    """What the job ran on."""
+
+    code: str
+    git_commit: str | None = None
+    versions: dict[str, str] = {}
+
+
+class Details(Shape):
+    """When the job ran."""
+
+    started: str
+    seconds: Finite
+
+
+class Predicate(Shape):
+    """Everything recorded about the job."""
+
+    step: str
+    status: str
+    external_parameters: Settings = Field(alias="externalParameters")
+    internal_parameters: Environment = Field(alias="internalParameters")
+    run_details: Details = Field(alias="runDetails")
+    dependencies: list[Dependency] = Field(alias="resolvedDependencies")
+    metrics: dict[str, Finite | None]
+    counters: dict[str, Finite]
+    facts: Facts
+    tracking: bool = False
+    mlflow_run_id: str | None = None
+
+
+class Statement(Shape):
+    """A whole manifest."""
+
+    subject: list[Subject]
+    predicate: Predicate
+
+
+def misshapen(statement: Any) -> str:
+    """The first place where a parsed manifest has another shape, or nothing."""
+    try:
+        Statement.model_validate(statement)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'manifest'}: {first['msg']}"
+    return ""

@@ -1,0 +1,186 @@
+"""Stage render-table: one table as csv (the numbers), markdown and LaTeX."""
+
+import io
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+
+from clsp.config.schema import TABLES, Params
+from clsp.report.cells import DEMONSTRATION, Table, cells_csv
+from clsp.report.escape import csv_value, latex, markdown
+from clsp.report.published import PublishedNumbers
+from clsp.runtime import registry
+from clsp.runtime.errors import DataError
+from clsp.runtime.files import write_atomic
+from clsp.runtime.stage import File, Input, Outcome, Output
+
+
+def read_frame(text: str) -> pd.DataFrame:
+    """The frame that collect-results wrote: text columns as text, values as numbers.
+
+    Raises:
+        DataError: If it is not such a frame.
+    """
+    frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    needed = {
+        "run",
+        "label",
+        "dataset",
+        "encoder",
+        "task",
+        "protocol",
+        "variant",
+        "value",
+        "status",
+    }
+    if absent := sorted(needed - set(frame.columns)):
+        raise DataError(f"frame.csv: the columns {', '.join(absent)} are missing")
+    for column in frame.columns:
+        frame[column] = frame[column].map(csv_value)
+    frame["value"] = pd.to_numeric(frame["value"])
+    return frame
+
+
+def build_table(
+    params: Params, table: str, frame: pd.DataFrame, published: PublishedNumbers
+) -> Table:
+    """Build a table by its plug-in's name."""
+    module: ModuleType = registry.load(TABLES, table, "table")
+    return module.build(params, module.select(frame), published)
+
+
+def _header(table: Table) -> list[str]:
+    titles = ["Dataset", "Encoder", "Method"]
+    for column, mark in table.columns:
+        titles.append(f"{column}{mark}")
+        if column in table.compared:
+            titles.append("published (difference)")
+    return titles
+
+
+def _body(table: Table) -> list[list[str]]:
+    body = []
+    for row, cells in table.rows.items():
+        line = list(row)
+        for column, _ in table.columns:
+            line.append(cells[column].text)
+            if column in table.compared:
+                line.append(cells[column].published_text)
+        body.append(line)
+    return body
+
+
+def notes_of(table: Table) -> list[str]:
+    """Everything printed below a table: what the numbers are, footnotes, and sources."""
+    notes = ["Mean ± standard deviation over seeds (number of seeds); — (0 of 3): no run is there."]
+    notes += table.notes
+    sources: dict[str, None] = {}
+    for cell in table.cells:
+        if cell.published is not None:
+            note = f" Note: {cell.published_note}." if cell.published_note else ""
+            sources[
+                f"Published {cell.published_protocol} values: {cell.published_source}; "
+                f"{cell.published_epochs} epochs, one seed.{note}"
+            ] = None
+    if table.compared and not sources:
+        sources["No published value exists for the rows of this table."] = None
+    return notes + list(sources)
+
+
+def markdown_rows(table: Table) -> list[str]:
+    """One markdown line per row of the table."""
+    return ["| " + " | ".join(map(markdown, row)) + " |" for row in _body(table)]
+
+
+def latex_rows(table: Table) -> list[str]:
+    """One LaTeX line per row of the table."""
+    return [" & ".join(map(latex, row)) + r" \\" for row in _body(table)]
+
+
+def table_markdown(table: Table, demonstration: bool) -> str:
+    """The table as GitHub markdown."""
+    head = _header(table)
+    lines = [f"## {markdown(table.title)}", ""]
+    if demonstration:
+        lines += [f"> **{DEMONSTRATION}**", ""]
+    lines.append("| " + " | ".join(map(markdown, head)) + " |")
+    lines.append("|" + "|".join([" --- "] * 3 + [" ---: "] * (len(head) - 3)) + "|")
+    lines += markdown_rows(table)
+    lines += ["", *(f"- {markdown(note)}" for note in notes_of(table))]
+    return "\n".join(lines) + "\n"
+
+
+def table_latex(table: Table, demonstration: bool) -> str:
+    """The table as a LaTeX table environment for the packages booktabs and threeparttable."""
+    head = _header(table)
+    caption = f"{table.title}." + (f" {DEMONSTRATION}" if demonstration else "")
+    lines = [
+        "% needs \\usepackage{booktabs,threeparttable}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{latex(caption)}}}",
+        "\\begin{threeparttable}",
+        f"\\begin{{tabular}}{{lll{'r' * (len(head) - 3)}}}",
+        "\\toprule",
+        " & ".join(map(latex, head)) + r" \\",
+        "\\midrule",
+        *latex_rows(table),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\begin{tablenotes}",
+        *(f"\\item {latex(note)}" for note in notes_of(table)),
+        "\\end{tablenotes}",
+        "\\end{threeparttable}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render(
+    params: Params, table: str, frame_text: str, published: Path
+) -> tuple[Table, dict[str, str]]:
+    """The table and its three files as text, by their endings; pure, so the audit can repeat it."""
+    built = build_table(params, table, read_frame(frame_text), PublishedNumbers.read(published))
+    texts = {
+        "csv": cells_csv(built.cells, params.demonstration),
+        "md": table_markdown(built, params.demonstration),
+        "tex": table_latex(built, params.demonstration),
+    }
+    return built, texts
+
+
+def render_table(
+    spec: Params,
+    table: str,
+    frame: Input,
+    published: File,
+    csv: Output,
+    md: Output,
+    tex: Output,
+) -> Outcome:
+    """Render one table.
+
+    Args:
+        spec: The validated parameters.
+        table: Name of a module in clsp/report/tables.
+        frame: Made by collect-results.
+        published: reports/spec/published.yaml.
+        csv: One line per cell, with the raw numbers, their sources and runs.
+        md: The table as markdown.
+        tex: The table as LaTeX (booktabs).
+    """
+    text = frame.path("frame.csv").read_text(encoding="utf-8")
+    built, texts = render(spec, table, text, published)
+    for path, ending in ((csv, "csv"), (md, "md"), (tex, "tex")):
+        write_atomic(path, texts[ending])
+    missing = sum(cell.mean is None for cell in built.cells)
+    return Outcome(
+        counters={"cells": len(built.cells), "missing": missing},
+        facts={
+            "table": table,
+            "title": built.title,
+            "compared": list(built.compared),
+            "notes": notes_of(built),
+        },
+    )

@@ -1,0 +1,1 @@
+"""Tables: one file each, found by its name."""

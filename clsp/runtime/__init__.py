@@ -1,0 +1,1 @@
+"""Plumbing shared by every stage: errors, hashing, manifests, random streams, checkpoints."""

@@ -1,0 +1,86 @@
+"""Saving and loading tensors: safetensors for results, a checked torch file for resume state."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clsp.runtime.canonical import sha256_file
+from clsp.runtime.errors import DataError
+from clsp.runtime.files import write_atomic
+
+# Seconds between resume states; a matter of the machine, so no parameter of any job.
+SAVE_EVERY = float(os.environ.get("CLSP_SAVE_EVERY", "30"))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write named tensors to one safetensors file, contiguous and on the CPU."""
+    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(packed, path, metadata=dict(metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file.
+
+    Returns:
+        Tensors by name, on the CPU, and the file's metadata.
+
+    Raises:
+        DataError: If the file is missing, truncated or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            return tensors, dict(stream.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a readable checkpoint ({error})") from error
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 over sorted (name, dtype, shape, C-order bytes): the same in every file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write resume state so that a crash at any point leaves the previous or the new one whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / "state.pt.partial"
+    torch.save(dict(state), fresh)
+    digest = sha256_file(fresh)
+    final = folder / f"state-{digest[:16]}.pt"
+    fresh.replace(final)
+    write_atomic(folder / "latest", f"{final.name} {digest}\n")
+    for old in folder.glob("state-*.pt"):
+        if old != final:
+            old.unlink()
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """Read what `save_state` wrote last, or None where there is nothing to resume.
+
+    Raises:
+        DataError: If the state is there but its bytes are not those that were written.
+    """
+    pointer = folder / "latest"
+    if not pointer.exists():
+        return None
+    name, _, digest = pointer.read_text(encoding="utf-8", errors="replace").strip().partition(" ")
+    path = folder / name
+    if not path.is_file() or sha256_file(path) != digest:
+        raise DataError(
+            f"{path}: corrupt resume checkpoint (expected sha256 {digest[:16]}...); "
+            f"delete the folder {folder} to start this job anew"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)

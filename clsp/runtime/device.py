@@ -1,0 +1,104 @@
+"""The one place that decides where tensors live. `auto` takes a GPU if there is one."""
+
+import ctypes
+import fcntl
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from clsp.runtime.errors import DataError
+
+log = logging.getLogger(__name__)
+VARIABLE = "CLSP_DEVICE"  # set by the Snakefile from params.yaml's `device`
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices the driver offers, asked without importing torch."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def wanted() -> str:
+    """The setting in force: "auto", "cpu" or "cuda"."""
+    return os.environ.get(VARIABLE, "auto")
+
+
+def check_demand(setting: str) -> None:
+    """Stop at once when a GPU is demanded where there is none.
+
+    Raises:
+        DataError: With what was asked and what is here.
+    """
+    if setting == "cuda" and cuda_devices() == 0:
+        raise DataError(
+            "device: cuda was demanded, but this machine offers no CUDA device; "
+            "set device: auto or device: cpu to run on the CPU"
+        )
+
+
+def resolve() -> "torch.device":  # noqa: F821 - torch is imported only when a stage needs it
+    """The torch device of this process.
+
+    Raises:
+        DataError: If a GPU is demanded and there is none, or torch cannot use the one there is.
+    """
+    import torch
+
+    setting = wanted()
+    check_demand(setting)
+    if setting == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        # Equal runs on equal hardware give equal bits, and convolutions keep full precision as
+        # the authors' do (audit.md 6).
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        return torch.device("cuda")
+    if setting == "cuda":
+        raise DataError(
+            f"device: cuda was demanded, but torch {torch.__version__} cannot use the GPU here"
+        )
+    return torch.device("cpu")
+
+
+def claim_gpu() -> int | None:
+    """Take one free GPU of this machine for the life of the process.
+
+    Several jobs share a machine; Snakemake counts GPUs but assigns none. The claim is a file lock
+    that the kernel drops when the process dies. Returns the lock's descriptor, which must stay
+    open, or None where there is nothing to choose (CPU, one device given, or a batch system that
+    has assigned devices already).
+    """
+    if wanted() == "cpu" or "SLURM_JOB_ID" in os.environ:
+        return None
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(i) for i in range(cuda_devices())]
+    if len(names) < 2:
+        return None
+    told = False
+    while True:
+        for name in names:
+            path = Path(tempfile.gettempdir()) / f"clsp-gpu-{os.getuid()}-{name}.lock"
+            handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+            else:
+                os.environ["CUDA_VISIBLE_DEVICES"] = name
+                return handle
+        if not told:
+            log.info("waiting for a free GPU: all of %s are taken", ", ".join(names))
+            told = True
+        time.sleep(0.5)

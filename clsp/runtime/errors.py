@@ -1,0 +1,25 @@
+"""Errors a user can act on. The CLI prints their message alone and exits with their code."""
+
+
+class ClspError(Exception):
+    """Base of every error that is reported in one message, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(ClspError):
+    """The request is wrong: an unknown key or name, or a value out of range (exit code 2)."""
+
+    exit_code = 2
+
+
+class IncompleteError(ClspError):
+    """The work cannot be judged or done now: missing records, or somebody else is at it (3)."""
+
+    exit_code = 3
+
+
+class DataError(ClspError):
+    """Files or the environment are wrong: missing, corrupt, unreadable, or no GPU (exit code 4)."""
+
+    exit_code = 4

@@ -1,0 +1,94 @@
+"""Random numbers that are a function of their key alone.
+
+A counter-based generator, Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", SC'11), written in torch integer operations: every sample of a batch has its own counter,
+so batch size, sharding, restarts and workers never change a draw. A draw is addressed by
+
+    key      64 bits, a hash of (seed, purpose)
+    counter  (block, a, b, c): block runs over the numbers of one sample; a, b, c are the caller's,
+             for example (anchor, candidate, step) or (image, epoch, view)
+
+Integers are bit-equal on every device; floats derived from them to rounding.
+"""
+
+import torch
+from torch import Tensor
+
+from clsp.runtime.keys import key_of, numpy_stream
+
+__all__ = ["integers", "key_of", "normal", "numpy_stream", "philox", "torch_stream", "uniform"]
+
+MASK = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+
+
+def torch_stream(*parts: int | str) -> torch.Generator:
+    """A CPU torch Generator for draws made once, such as weights."""
+    return torch.Generator().manual_seed(key_of(*parts))
+
+
+def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of the product of two unsigned 32-bit numbers held in int64."""
+    product = b * a  # wraps modulo 2^64, which keeps all 64 bits of the unsigned product
+    return (product >> 32) & MASK, product & MASK
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Tensor, ...]:
+    """Four 32-bit words per counter, as int64 tensors of the counters' common shape."""
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    k0, k1 = key & MASK, (key >> 32) & MASK
+    for _ in range(ROUNDS):
+        high0, low0 = _multiply(MULTIPLIERS[0], c0)
+        high1, low1 = _multiply(MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def _words(key: int, a: Tensor, b: Tensor | int, c: Tensor | int, count: int) -> Tensor:
+    """At least `count` words for each sample, (B, 4 * blocks), int64 in [0, 2^32)."""
+    device = a.device
+    blocks = torch.arange(-(-count // 4), device=device)[None, :]  # (1, blocks)
+    columns = [torch.as_tensor(v, device=device, dtype=torch.int64) for v in (a, b, c)]
+    counter = [column.reshape(-1, 1) & MASK for column in columns]
+    words = philox((blocks, *counter), key)
+    return torch.stack(words, dim=-1).reshape(len(a), -1)
+
+
+def uniform(key: int, a: Tensor, b: Tensor | int = 0, c: Tensor | int = 0, *, count: int) -> Tensor:
+    """Uniform numbers in [0, 1), 24 bits each.
+
+    Args:
+        key: From `key_of`.
+        a: One integer per sample, (B,), in [0, 2^32); its device is where numbers are made.
+        b: Second coordinate, (B,) or one for all.
+        c: Third coordinate, (B,) or one for all.
+        count: Numbers per sample.
+
+    Returns:
+        float32 (B, count); row i depends on (key, a[i], b[i], c[i]) only.
+    """
+    return (_words(key, a, b, c, count)[:, :count] >> 8).to(torch.float32) * 2.0**-24
+
+
+def normal(key: int, a: Tensor, b: Tensor | int = 0, c: Tensor | int = 0, *, count: int) -> Tensor:
+    """Standard normal numbers by the Box-Muller transform; arguments as for `uniform`.
+
+    Returns:
+        float32 (B, count); row i depends on (key, a[i], b[i], c[i]) only.
+    """
+    words = _words(key, a, b, c, count + count % 2)
+    pairs = ((words >> 8).to(torch.float32) + 0.5) * 2.0**-24  # in (0, 1): the log stays finite
+    first, second = pairs[:, 0::2], pairs[:, 1::2]
+    radius, angle = torch.sqrt(-2 * torch.log(first)), 2 * torch.pi * second
+    drawn = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+    return drawn.reshape(len(a), -1)[:, :count]
+
+
+def integers(
+    key: int, a: Tensor, b: Tensor | int = 0, c: Tensor | int = 0, *, high: int, count: int
+) -> Tensor:
+    """Integers in [0, high), int64 (B, count), bias below high / 2^32; else as `uniform`."""
+    return (_words(key, a, b, c, count)[:, :count] * high) >> 32

@@ -1,0 +1,46 @@
+"""Which source made a number: commit, whether the tree was clean, and the lock file."""
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from clsp.runtime.canonical import sha256_file, sha256_text
+
+ROOT = Path(__file__).parents[2]
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+@cache
+def source_state() -> dict[str, Any]:
+    """Commit and state of the checkout; the commit is None outside a git checkout.
+
+    `dirty` tells of changed or new code files, and `diff_sha256` identifies them.
+    """
+    top, commit = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD")
+    if top is None or commit is None or Path(top.strip()).resolve() != ROOT.resolve():
+        return {"git_commit": None, "dirty": None}
+    code = ("--", "clsp", "rules", "Snakefile")
+    diff = _git("diff", "HEAD", *code) or ""
+    untracked = (_git("ls-files", "--others", "--exclude-standard", *code) or "").splitlines()
+    diff += "".join(f"{name} {sha256_file(ROOT / name)}\n" for name in sorted(untracked))
+    state: dict[str, Any] = {"git_commit": commit.strip(), "dirty": bool(diff)}
+    if diff:
+        state["diff_sha256"] = sha256_text(diff)
+    return state
+
+
+@cache
+def lock_digest() -> str | None:
+    """sha256 of requirements.lock, or None for an installation without it."""
+    lock = ROOT / "requirements.lock"
+    return sha256_file(lock) if lock.is_file() else None

@@ -1,0 +1,1 @@
+"""What surrounds Snakemake: the jobs' environment, its records, and snapshots with DVC."""

@@ -1,0 +1,207 @@
+"""What the rules share: the validated parameters and look-ups in them. No logic beyond that."""
+
+from pathlib import Path
+
+from clsp.config.grid import expand_runs
+from clsp.config.load import load_params
+from clsp.config import plan
+from clsp.data.check import check_prepared
+from clsp.data.fingerprint import fingerprint
+from clsp.runtime.device import check_demand, cuda_devices
+from clsp.workflow import provenance
+from clsp.workflow.environment import job_environment
+from clsp.workflow.stop import or_stop
+
+
+def validated(settings):
+    """Judge params.yaml, the user's folders and the machine before anything runs."""
+    known = {key: value for key, value in settings.items() if key != "partial"}
+    params = load_params(known, where="params")
+    if workflow.is_main_process:
+        provenance.restore(params.profile)
+    prepared = f"results/{params.profile}/data/prepared"
+    cards = {n: Path(prepared, n, "card.json") for n in plan.datasets_needed(params)}
+    contents = {n: fingerprint(params.datasets[n], card) for n, card in cards.items()}
+    if workflow.is_main_process:
+        check_prepared(params, cards, contents)
+    return params, expand_runs(params), contents
+
+
+PARAMS, RUNS, CONTENTS = or_stop(validated, config)
+RESULTS = f"results/{PARAMS.profile}"
+REPORTS = f"reports/{PARAMS.profile}"
+PARTIAL = bool(config.get("partial"))  # of the report: see docs/report.md
+TASKS = list(PARAMS.evaluation.transfer.datasets) if PARAMS.evaluation.transfer else []
+TRAINED = [
+    path
+    for kind, names in plan.trained(PARAMS).items()
+    for name in names
+    if (path := Path(RESULTS, kind, name, "manifest.json")).exists()
+]
+GPUS_PER_JOB = (
+    0 if PARAMS.device == "cpu" else int(PARAMS.device == "cuda" or cuda_devices() > 0)
+)
+
+
+pathvars:
+    results=RESULTS,
+    reports=REPORTS,
+    logs=f"logs/{PARAMS.profile}",
+    benchmarks=f"logs/{PARAMS.profile}/benchmarks",
+
+
+# The same environment for every job, here or on a cluster: device, tracking, die with Snakemake.
+shell.prefix(job_environment(PARAMS))
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, PARAMS.datasets)),
+    denoiser="|".join(map(re.escape, PARAMS.denoisers)) or "none",
+    bank="|".join(map(re.escape, PARAMS.banks)) or "none",
+    run="|".join(map(re.escape, RUNS)),
+    table="|".join(map(re.escape, PARAMS.tables)) or "none",
+    figure="|".join(map(re.escape, PARAMS.figures)) or "none",
+
+
+scattergather:
+    shard=PARAMS.shards,
+
+
+onstart:
+    if workflow.local_exec:
+        or_stop(check_demand, PARAMS.device)
+    shell("python -m clsp track-init")
+
+
+onsuccess:
+    provenance.export(PARAMS.profile)
+
+
+onerror:
+    provenance.export(PARAMS.profile)
+
+
+def finished(files):
+    """All files, or in a partial report only those that are there."""
+    return [path for path in files if Path(path).exists()] if PARTIAL else files
+
+
+def prepared(name):
+    """Files of a prepared dataset."""
+    return expand(rules.prepare_dataset.output, dataset=name)
+
+
+def settled(rule, **wildcards):
+    """Files of an artefact that holds folders.
+
+    Snakemake knows a folder by its time stamp alone, which a pull or a copy sets anew; the manifest
+    beside it, written last, tells by its content whether the artefact was made again.
+    """
+    files = expand(rule.output, **wildcards)
+    return [path if Path(path).suffix else ancient(path) for path in files]
+
+
+def raw_of_dataset(wildcards):
+    """Files of the fetched dataset, or nothing where none is needed."""
+    if plan.is_fetched(PARAMS, wildcards.dataset):
+        return settled(rules.fetch_dataset, dataset=wildcards.dataset)
+    return []
+
+
+def dataset_of_denoiser(wildcards):
+    return prepared(PARAMS.denoisers[wildcards.denoiser].dataset)
+
+
+def dataset_of_bank(wildcards):
+    return prepared(PARAMS.banks[wildcards.bank].dataset)
+
+
+def denoiser_of_bank(wildcards):
+    name = PARAMS.banks[wildcards.bank].denoiser
+    return settled(rules.train_denoiser, denoiser=name)
+
+
+def dataset_of_run(wildcards):
+    return prepared(RUNS[wildcards.run].spec.dataset)
+
+
+def bank_of_run(wildcards):
+    """Files of the run's bank, or nothing where its positives need none."""
+    name = RUNS[wildcards.run].spec.bank
+    return expand(rules.gather_bank.output, bank=name) if name else []
+
+
+def content_of_dataset(wildcards):
+    """Fingerprint of the user's folder; of a dataset that no run needs, nothing is kept."""
+    return CONTENTS.get(wildcards.dataset, "")
+
+
+def data_checked(wildcards):
+    """No file, but before the first training an order: all data are prepared and checked.
+
+    An ordinary input would not do. Every edit of params.yaml would rerun the check, and with it
+    all training; and behind an ancient() input Snakemake 9.27 overlooks jobs whose own parameters
+    changed. A checkpoint that has been passed leaves no trace in the inputs of a job.
+    """
+    if workflow.is_main_process and not TRAINED:
+        checkpoints.check_data.get()
+    return []
+
+
+def fetch_of(wildcards):
+    return plan.fetch_job(PARAMS, wildcards.dataset)
+
+
+def prepare_of(wildcards):
+    return plan.prepare_job(PARAMS, wildcards.dataset)
+
+
+def denoiser_of(wildcards):
+    return plan.denoiser_job(PARAMS, wildcards.denoiser)
+
+
+def shard_of(wildcards):
+    return plan.shard_job(PARAMS, wildcards.bank)
+
+
+def bank_of(wildcards):
+    return plan.bank_job(PARAMS, wildcards.bank)
+
+
+def pretrain_of(wildcards):
+    return plan.pretrain_job(RUNS[wildcards.run])
+
+
+def probe_of(wildcards):
+    return plan.probe_job(RUNS[wildcards.run])
+
+
+def transfer_of(wildcards):
+    return plan.transfer_job(RUNS[wildcards.run])
+
+
+def spec_of(job):
+    """A params function: the --spec flag of a job."""
+    return lambda wildcards: job(wildcards).json
+
+
+def code_of(job):
+    """A params function: the digest of the code behind a job."""
+    return lambda wildcards: job(wildcards).code
+
+
+def folder_of(path):
+    """A params function: a folder that a job looks through for whatever manifests it holds."""
+    return lambda wildcards: path
+
+
+def scratch_of(stage):
+    """A params function: where a job keeps its resume state, outside its outputs."""
+    return lambda wildcards: ".".join(
+        (f".clsp/scratch/{PARAMS.profile}/{stage}", *wildcards)
+    )
+
+
+def report_of(stage):
+    """A job function of the report; the plug-in is the rule's only wildcard, if it has one."""
+    return lambda wildcards: plan.report_job(PARAMS, stage, next(iter(wildcards), None))

@@ -1,0 +1,95 @@
+# What the report is made from: every run, or with --config partial=true those that are there.
+EVERY_RUN = finished(expand(rules.pretrain_encoder.output, run=RUNS))
+EVERY_PROBE = finished(expand(rules.probe_encoder.output, run=RUNS))
+EVERY_TRANSFER = finished(
+    expand(rules.probe_transfer.output, run=RUNS) if TASKS else []
+)
+
+
+rule collect_results:
+    """Manifests of all runs -> one tidy frame."""
+    input:
+        EVERY_PROBE,
+        EVERY_TRANSFER,
+    output:
+        frame="<reports>/frame.csv",
+        metrics="<reports>/metrics.json",
+        manifest="<reports>/frame.manifest.json",
+    log:
+        "<logs>/collect_results.log",
+    params:
+        root=folder_of(RESULTS),
+        spec=spec_of(report_of("collect-results")),
+        code=code_of(report_of("collect-results")),
+    shell:
+        "exec python -m clsp collect-results --spec {params.spec:q} --code {params.code}"
+        " --root {params.root:q} --frame {output.frame:q} --metrics {output.metrics:q}"
+        " --manifest {output.manifest:q} 2> {log:q}"
+
+
+rule render_table:
+    """One table as csv (the numbers), md and tex."""
+    input:
+        frame=rules.collect_results.output,
+        published="reports/spec/published.yaml",
+    output:
+        csv="<reports>/tables/{table}.csv",
+        md="<reports>/tables/{table}.md",
+        tex="<reports>/tables/{table}.tex",
+        manifest="<reports>/tables/{table}.manifest.json",
+    log:
+        "<logs>/render_table/{table}.log",
+    params:
+        spec=spec_of(report_of("render-table")),
+        code=code_of(report_of("render-table")),
+    shell:
+        "exec python -m clsp render-table --spec {params.spec:q} --code {params.code}"
+        " --table {wildcards.table} --frame {input.frame:q} --published {input.published:q}"
+        " --csv {output.csv:q} --md {output.md:q} --tex {output.tex:q}"
+        " --manifest {output.manifest:q} 2> {log:q}"
+
+
+rule render_figure:
+    """One figure as png, with its numbers as csv."""
+    input:
+        EVERY_RUN,
+        frame=rules.collect_results.output,
+    output:
+        csv="<reports>/figures/{figure}.csv",
+        png="<reports>/figures/{figure}.png",
+        manifest="<reports>/figures/{figure}.manifest.json",
+    log:
+        "<logs>/render_figure/{figure}.log",
+    params:
+        root=folder_of(RESULTS),
+        spec=spec_of(report_of("render-figure")),
+        code=code_of(report_of("render-figure")),
+    shell:
+        "exec python -m clsp render-figure --spec {params.spec:q} --code {params.code}"
+        " --figure {wildcards.figure} --root {params.root:q} --frame {input.frame:q}"
+        " --csv {output.csv:q} --png {output.png:q} --manifest {output.manifest:q} 2> {log:q}"
+
+
+rule render_report:
+    """The HTML report: one self-contained file in which every number can be traced."""
+    input:
+        frame=rules.collect_results.output,
+        tables=expand(rules.render_table.output, table=PARAMS.tables),
+        figures=expand(rules.render_figure.output, figure=PARAMS.figures),
+        deviations="reports/spec/deviations.yaml",
+        template="clsp/report/report.html.jinja",
+    output:
+        page="<reports>/report.html",
+        manifest="<reports>/report.manifest.json",
+    log:
+        "<logs>/render_report.log",
+    params:
+        root=folder_of(RESULTS),
+        spec=spec_of(report_of("render-report")),
+        code=code_of(report_of("render-report")),
+    shell:
+        "exec python -m clsp render-report --spec {params.spec:q} --code {params.code}"
+        " --root {params.root:q} --frame {input.frame:q} --tables {input.tables:q}"
+        " --figures {input.figures:q} --deviations {input.deviations:q}"
+        " --template {input.template:q} --page {output.page:q}"
+        " --manifest {output.manifest:q} 2> {log:q}"

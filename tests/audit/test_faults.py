@@ -1,0 +1,151 @@
+"""Every fault sets off exactly the checks it should, names the place, and changes nothing."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import FAULTS, RUN, Tree
+from results_tree import tiny_params
+
+from clsp.audit.run import main
+from clsp.runtime.canonical import canonical_json
+
+
+def audit(tree: Tree, out: Path, **changes: Any) -> tuple[int, dict[str, Any]]:
+    """Exit code and audit.json."""
+    spec = canonical_json(tiny_params(**changes).canonical())
+    given = ["--spec", spec, "--results", str(tree.results), "--reports", str(tree.reports)]
+    given += ["--out", str(out)]
+    if tree.store is not None:
+        given += ["--mlflow", f"sqlite:///{tree.store}"]
+    code = main(given)
+    return code, json.loads(out.read_text())
+
+
+def state(base: Path) -> dict[str, tuple[str, int]]:
+    """Content and modification time of every file below a folder."""
+    return {
+        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(base.rglob("*"))
+        if path.is_file()
+    }
+
+
+def ids(record: dict[str, Any]) -> set[str]:
+    return {f["id"] for f in record["findings"] if f["severity"] != "badge"}
+
+
+def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    before = state(tree.results.parents[1])
+    out = tmp_path / "elsewhere" / "audit.json"
+    code, record = audit(tree, out)
+    assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
+    assert {cell["verdict"] for cell in record["cells"]} == {"verified"}
+    assert all(cell["reduced"] and cell["level"] == "L2" for cell in record["cells"])
+    assert record["mlflow"] == "compared"
+    out.unlink()
+    assert state(tree.results.parents[1]) == before
+    assert capsys.readouterr().out.rstrip().endswith("audit: PASS (level L2)")
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_fault(name: str, tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    fault = FAULTS[name]
+    fault.inject(tree)
+    before = state(tmp_path)
+    out = tmp_path / "elsewhere" / "audit.json"
+    code, record = audit(tree, out)
+    assert ids(record) == fault.checks, [f["message"] for f in record["findings"]]
+    assert code == fault.code
+    for finding in record["findings"]:
+        assert finding["file"] and finding["expected"] and finding["found"]
+    out.unlink()
+    assert state(tmp_path) == before
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    for check in fault.checks:
+        assert f" {check} " in told.err
+
+
+def verdicts(record: dict[str, Any]) -> dict[tuple[str, str], str]:
+    return {(c["label"], c["column"]): c["verdict"] for c in record["cells"]}
+
+
+def test_only_dependent_cells_are_invalid(tree: Tree, tmp_path: Path) -> None:
+    FAULTS["metric_file_edited"].inject(tree)
+    found = verdicts(audit(tree, tmp_path / "audit.json")[1])
+    assert found[("CLSP-SimCLR", "linear")] == "invalid"
+    assert found[("SimCLR", "linear")] == "verified"
+    assert found[("CLSP-SimCLR", "target-mini")] == "verified"
+
+
+def test_bank_fault_spares_the_baseline(tree: Tree, tmp_path: Path) -> None:
+    FAULTS["bit_flipped_in_bank"].inject(tree)
+    found = verdicts(audit(tree, tmp_path / "audit.json")[1])
+    spoiled = {
+        label for (label, column), v in found.items() if v == "invalid" and "rank" not in column
+    }
+    assert spoiled == {"CLSP-SimCLR"}
+
+
+def test_transfer_dataset_fault_spares_other_tasks(tree: Tree, tmp_path: Path) -> None:
+    FAULTS["labels_swapped_in_dataset"].inject(tree)
+    found = verdicts(audit(tree, tmp_path / "audit.json")[1])
+    assert found[("SimCLR", "target-mini")] == found[("SimCLR", "average")] == "invalid"
+    assert found[("SimCLR", "linear")] == "verified"
+
+
+def test_edited_table_cell_is_the_only_invalid_one(tree: Tree, tmp_path: Path) -> None:
+    path = tree.reports / "tables/main.csv"
+    text = path.read_text()
+    first = text.split("\n")[1].split(",")[10]
+    path.write_text(text.replace(first, "99.9", 1))
+    from faults import edit_statement
+
+    edit_statement(tree.reports / "tables/main.manifest.json", lambda _: None)
+    record = audit(tree, tmp_path / "audit.json")[1]
+    named = [f for f in record["findings"] if f["id"] == "A26"]
+    assert [f["subject"] for f in named] == ["main:digits.tiny.SimCLR/linear"]
+
+
+def test_unfinished_run_is_not_run(tree: Tree, tmp_path: Path, original: Path) -> None:
+    """Nothing is wrong, one run is not there, and the report was made without it: exit code 3."""
+    FAULTS["run_missing"].inject(tree)
+    record = audit(tree, tmp_path / "audit.json")[1]
+    found = verdicts(record)
+    assert found[("SimCLR", "linear")] == "verified"
+    assert found[("CLSP-SimCLR", "linear")] == "invalid"  # its report claims otherwise
+    missing = [f for f in record["findings"] if f["severity"] == "incomplete"]
+    assert {f["subject"].split()[1] for f in missing} == {RUN}
+
+
+def test_missing_report_is_incomplete(tree: Tree, tmp_path: Path) -> None:
+    for path in sorted(tree.reports.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    code, record = audit(tree, tmp_path / "audit.json")
+    assert code == 1  # frame.csv cannot be compared
+    assert ids(record) == {"A01", "A22"}
+
+
+def test_changed_parameters_make_every_dependent_stale(tree: Tree, tmp_path: Path) -> None:
+    code, record = audit(tree, tmp_path / "audit.json", profile="tiny", shards=3)
+    assert code == 0  # shards change no image
+    from results_tree import PARAMS
+
+    evaluation = {**PARAMS["evaluation"], "seed": 7}
+    code, record = audit(tree, tmp_path / "audit.json", evaluation=evaluation)
+    assert code == 1 and "A05" in ids(record)
+    stale = {f["subject"] for f in record["findings"] if f["id"] == "A05"}
+    assert f"probe-encoder {RUN}" in stale and f"pretrain-encoder {RUN}" not in stale
+
+
+def test_missing_store_is_said(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "clone").mkdir()
+    monkeypatch.chdir(tmp_path / "clone")  # where no mlflow.db is
+    bare = Tree(tree.results, tree.reports, None)
+    code, record = audit(bare, tmp_path / "audit.json")
+    assert record["mlflow"] == "expected, but not all of it is here"
+    assert (code, ids(record)) == (3, {"A20"})  # the manifests name MLflow runs nobody can see

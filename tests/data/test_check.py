@@ -1,0 +1,138 @@
+"""check-data: what the prepared data cannot carry is named with its key, all at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clsp.config.load import load_params, read_yaml
+from clsp.config.plan import datasets_needed, prepare_job
+from clsp.data.check import Counts, check_data, check_prepared, find_problems, read_counts
+from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.manifest import Artefact, write_manifest
+
+ROOT = Path(__file__).parents[2]
+PLENTY = {"train": [600, 600], "val": [0, 0], "test": [9, 9]}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return load_params(read_yaml(ROOT / "params.yaml"))
+
+
+def counts_of(params, **changed):
+    plenty = dict.fromkeys(datasets_needed(params), Counts(1200, 18, 2, 2))
+    return plenty | changed
+
+
+def write_prepared(folder, params, name, counts=PLENTY, **recorded):
+    folder = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    card = folder / "card.json"
+    card.write_text(json.dumps({"counts": counts, "fingerprint": ""}))
+    job = prepare_job(params, name)
+    recorded = {"spec": job.spec, "code": job.code, **recorded}
+    predicate = {
+        "step": "prepare-dataset",
+        "externalParameters": {"spec": recorded["spec"]},
+        "internalParameters": {"code": recorded["code"]},
+    }
+    return write_manifest(folder / "manifest.json", {"card.json": card}, [], predicate)
+
+
+@pytest.fixture
+def prepared(params, tmp_path):
+    return [write_prepared(tmp_path, params, name) for name in datasets_needed(params)]
+
+
+def test_plenty_of_data_is_no_problem(params):
+    assert find_problems(params, 2, counts_of(params)) == []
+
+
+def test_every_key_that_asks_too_much_is_named_once(params):
+    counts = counts_of(params, digits=Counts(15, 18, 2, 2))
+    assert find_problems(params, 16, counts) == [
+        "recipes.demo.batch_size: 64 exceeds the 15 training images of dataset digits",
+        "evaluation.knn.k: 20 exceeds the 15 training images of dataset digits",
+        "denoisers.digits.batch_size: 32 exceeds the 15 training images of dataset digits",
+        "shards: 16 exceeds the 15 training images of dataset digits",
+    ]
+    exact = counts_of(params, digits=Counts(64, 18, 2, 2))
+    assert find_problems(params, 64, exact) == []
+
+
+def test_datasets_to_judge_on_need_two_classes(params):
+    counts = counts_of(params, **{"dtd-mini": Counts(1200, 0, 2, 0)})
+    (line,) = find_problems(params, 2, counts)
+    assert line.startswith("datasets.dtd-mini: test has 0 images of 0 classes")
+    counts = counts_of(params, digits=Counts(1200, 18, 1, 1))
+    assert len(find_problems(params, 2, counts)) == 2
+
+
+def test_datasets_not_prepared_yet_are_passed_over(params):
+    assert find_problems(params, 10**6, {}) == []
+
+
+def test_the_stage_writes_what_it_saw(params, prepared, tmp_path):
+    outcome = check_data(params, prepared, 2, tmp_path / "checked.json")
+    written = json.loads((tmp_path / "checked.json").read_text())
+    assert set(written["datasets"]) == set(datasets_needed(params))
+    assert written["datasets"]["digits"]["train"] == 1200
+    assert outcome.counters == {"datasets": len(prepared)}
+
+
+def test_the_stage_refuses_with_all_keys_and_writes_nothing(params, prepared, tmp_path):
+    small = {"train": [5, 5], "val": [0, 0], "test": [9, 9]}
+    write_prepared(tmp_path, params, "digits", small)
+    with pytest.raises(ConfigError) as caught:
+        check_data(params, prepared, 2, tmp_path / "checked.json")
+    text = str(caught.value)
+    assert "recipes.demo.batch_size: 64 exceeds the 10" in text
+    assert "denoisers.digits.batch_size: 32" in text
+    assert not (tmp_path / "checked.json").exists()
+
+
+def test_a_dataset_that_was_not_given(params, prepared, tmp_path):
+    with pytest.raises(ConfigError, match="--datasets: digits not among those given"):
+        check_data(params, prepared[1:], 2, tmp_path / "checked.json")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"counts": 5}', '{"counts": {"train": 5}}'])
+def test_a_damaged_card(tmp_path, text):
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(DataError, match=r"card\.json: gives no counts"):
+        read_counts(tmp_path / "card.json")
+
+
+def judge(params, folder, contents=""):
+    cards = {name: folder / name / "card.json" for name in datasets_needed(params)}
+    check_prepared(params, cards, dict.fromkeys(cards, contents))
+
+
+def test_prepared_data_are_judged_without_a_job(params, tmp_path):
+    judge(params, tmp_path)
+    small = {"train": [5, 5], "val": [0, 0], "test": [9, 9]}
+    write_prepared(tmp_path, params, "digits", small)
+    with pytest.raises(ConfigError, match=r"recipes\.demo\.batch_size: 64 exceeds the 10"):
+        judge(params, tmp_path)
+    judge(params, tmp_path, contents="another folder now")
+
+
+@pytest.mark.parametrize("recorded", [{"code": "old"}, {"spec": {"kind": "digits"}}])
+def test_data_that_will_be_prepared_anew_are_not_judged(params, tmp_path, recorded):
+    small = {"train": [5, 5], "val": [0, 0], "test": [9, 9]}
+    write_prepared(tmp_path, params, "digits", small, **recorded)
+    judge(params, tmp_path)
+
+
+def test_damaged_manifests_are_left_to_the_audit(params, tmp_path):
+    artefact: Artefact = write_prepared(tmp_path, params, "digits")
+    artefact.manifest.write_text("{")
+    judge(params, tmp_path)
+
+
+def test_it_needs_no_torch():
+    code = "import sys, clsp.data.check; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

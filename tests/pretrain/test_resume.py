@@ -1,0 +1,175 @@
+"""A killed run continues as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from pretraining import ROOT, make_prepared, make_spec, write_bank, write_dataset
+
+from clsp.data.prepared import open_prepared
+from clsp.models.encoder import FILE
+from clsp.pretrain import resume as resume_module
+from clsp.pretrain import run as loop
+from clsp.pretrain.resume import Position, Resume
+from clsp.pretrain.run import pretrain_encoder, set_up
+from clsp.runtime.checkpoint import load_state, load_tensors
+from clsp.runtime.errors import ClspError, DataError
+from clsp.runtime.history import read_history
+
+CPU = torch.device("cpu")
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def _save_after_every_step(monkeypatch):
+    monkeypatch.setenv("CLSP_DEVICE", "cpu")
+    monkeypatch.setenv("CLSP_PROGRESS", "plain")
+    monkeypatch.setattr(resume_module, "SAVE_EVERY", 0.0)
+
+
+def outputs(folder, scratch):
+    """Paths of the stage's outputs below a folder; the scratch folder is shared by attempts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("start", "middle", "final")
+    return {
+        "encoder": folder / FILE, "history": folder / "history.jsonl", "scratch": scratch,
+        **{name: folder / f"{name}.safetensors" for name in names},
+    }  # fmt: skip
+
+
+def assert_equal_runs(left, right):
+    """All files of two runs hold the same numbers, key by key."""
+    for name in ("encoder", "start", "middle", "final"):
+        a, b = load_tensors(left[name])[0], load_tensors(right[name])[0]
+        assert a.keys() == b.keys()
+        assert [key for key in a if not torch.equal(a[key], b[key])] == []
+    assert read_history(left["history"]) == read_history(right["history"])
+
+
+def kill_before(monkeypatch, step):
+    """Let training die when it is about to take a step."""
+    real = loop.train_step
+
+    def dying(setup, index, epoch, number):
+        if number == step:
+            raise Killed
+        return real(setup, index, epoch, number)
+
+    monkeypatch.setattr(loop, "train_step", dying)
+
+
+@pytest.mark.parametrize("method", ["simclr", "moco"])
+@pytest.mark.parametrize("step", [1, 2, 3, 5])  # mid-epoch, edge of the middle epoch, last batch
+def test_resume_equals_the_straight_run(tmp_path, monkeypatch, method, step):
+    dataset = write_dataset(tmp_path / "toy")
+    bank = write_bank(tmp_path / "toy.mix", open_prepared(dataset))
+    spec = make_spec(method, "bank")
+    straight = outputs(tmp_path / "straight", tmp_path / "scratch-a")
+    expected = pretrain_encoder(spec, dataset, [bank], **straight)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, step)
+        pretrain_encoder(
+            spec, dataset, [bank], **outputs(tmp_path / "dead", tmp_path / "scratch-b")
+        )
+    assert load_state(tmp_path / "scratch-b")["step"] == step
+    resumed = outputs(tmp_path / "resumed", tmp_path / "scratch-b")
+    torch.manual_seed(99)
+    outcome = pretrain_encoder(spec, dataset, [bank], **resumed)
+    assert outcome == expected
+    assert_equal_runs(straight, resumed)
+
+
+def test_state_of_another_spec_or_dataset_is_not_resumed(tmp_path, monkeypatch):
+    dataset, scratch = write_dataset(tmp_path / "toy"), tmp_path / "scratch"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, 4)
+        pretrain_encoder(make_spec(), dataset, [], **outputs(tmp_path / "dead", scratch))
+    assert load_state(scratch)["step"] == 4
+    other = make_spec(recipe={"learning_rate": 0.01})
+    fresh = outputs(tmp_path / "fresh", tmp_path / "none")
+    after = outputs(tmp_path / "after", scratch)
+    pretrain_encoder(other, dataset, [], **fresh)
+    pretrain_encoder(other, dataset, [], **after)
+    assert_equal_runs(fresh, after)
+
+
+def test_corrupt_state_is_refused(tmp_path):
+    setup = set_up(make_spec(), make_prepared(), [], CPU)
+    resume = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
+    resume.save(Position(step=1))
+    (state,) = (tmp_path / "scratch").glob("state-*.pt")
+    state.write_bytes(state.read_bytes()[:-10])
+    with pytest.raises(DataError, match="corrupt resume checkpoint"):
+        resume.restore()
+
+
+def test_weights_that_are_not_finite_never_replace_the_last_good_state(tmp_path):
+    setup = set_up(make_spec(), make_prepared(), [], CPU)
+    resume = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
+    resume.save(Position(step=1))
+    with torch.no_grad():
+        setup.method.encoder.conv1.weight[0] = torch.nan
+    with pytest.raises(ClspError, match=r"step 2: encoder.conv1.weight is no longer finite"):
+        resume.save(Position(step=2))
+    assert load_state(tmp_path / "scratch")["step"] == 1
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {support!r})
+from pathlib import Path
+from pretraining import make_spec
+from clsp.pretrain import resume
+from clsp.pretrain.run import pretrain_encoder
+from clsp.runtime.manifest import read_manifest
+resume.SAVE_EVERY = 0.0
+folder, data = Path(sys.argv[1]), Path(sys.argv[2])
+folder.mkdir(exist_ok=True)
+names = ("start", "middle", "final")
+paths = {{name: folder / f"{{name}}.safetensors" for name in names}}
+spec = make_spec("moco", recipe={{"epochs": 20}})
+pretrain_encoder(spec, read_manifest(data), [], encoder=folder / "encoder.safetensors",
+                 history=folder / "history.jsonl", scratch=folder / "scratch", **paths)
+"""
+
+
+def start_child(folder, dataset):
+    """Train in a process of its own."""
+    script = CHILD.format(support=str(ROOT / "tests/support"))
+    environment = {
+        **os.environ,
+        "CLSP_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", script, str(folder), str(dataset.manifest)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def test_sigkill_and_a_new_process_equal_the_straight_run(tmp_path):
+    dataset = write_dataset(tmp_path / "toy")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    reference = start_child(straight, dataset)
+    victim = start_child(killed, dataset)
+    deadline = time.monotonic() + 60
+    while not (killed / "scratch/latest").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert not (killed / "final.safetensors").exists()
+    assert 0 < load_state(killed / "scratch")["step"] < 40
+    assert start_child(killed, dataset).wait(timeout=120) == 0
+    assert reference.wait(timeout=120) == 0
+    names = ("encoder", "start", "middle", "final")
+    paths = [
+        {"history": f / "history.jsonl", **{n: f / f"{n}.safetensors" for n in names}}
+        for f in (straight, killed)
+    ]
+    assert_equal_runs(*paths)

@@ -1,0 +1,251 @@
+"""Views: every operation against torchvision, and the distributions of their parameters."""
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms as T
+import torchvision.transforms.functional as F
+from PIL import Image, ImageOps
+
+from clsp.config.schema import JitterSpec, ViewSpec
+from clsp.data.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, luminance, shift_hue, solarize
+from clsp.data.views import (
+    Boxes,
+    apply_jitter,
+    crop_and_resize,
+    draw_boxes,
+    draw_jitter,
+    make_views,
+)
+from clsp.runtime.rng import key_of, uniform
+
+LEVEL = 1 / 255 + 1e-6  # one grey level
+JITTER = {"probability": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+VIEWS = {
+    "crop_scale": (0.08, 1.0), "crop_ratio": (3 / 4, 4 / 3), "interpolation": "bilinear",
+    "flip": 0.5, "jitter": JITTER, "grayscale": 0.2, "solarize": 0.2,
+}  # fmt: skip
+KEY = key_of(0, "view")
+
+
+def spec(**changes):
+    """The authors' MoCo pipeline with changes."""
+    return ViewSpec(**{**VIEWS, **changes})
+
+
+def random_images(count=6, side=12, seed=0):
+    """uint8 (B, H, W, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
+
+
+def as_float(images):
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [0, 1]."""
+    return images.permute(0, 3, 1, 2) / 255
+
+
+def as_pil(image):
+    """One uint8 (H, W, 3) as a PIL image."""
+    return Image.fromarray(image.numpy())
+
+
+def from_pil(images):
+    """PIL images -> float (B, 3, H, W) in [0, 1]."""
+    return torch.stack([F.pil_to_tensor(image) for image in images]) / 255
+
+
+def worst(a, b):
+    """Largest absolute difference."""
+    return (a - b).abs().max().item()
+
+
+BLENDS = [
+    (BRIGHTNESS, F.adjust_brightness), (CONTRAST, F.adjust_contrast), (SATURATION, F.adjust_saturation)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "reference"), BLENDS)
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.4])
+def test_blends_equal_torchvision(kind, reference, factor):
+    images = random_images()
+    ours = blend(as_float(images), torch.full((6,), kind), torch.full((6,), factor))
+    assert worst(ours, reference(as_float(images), factor)) < 1e-6
+    # PIL rounds the grey it blends with before it truncates the result.
+    bound = LEVEL * (1 + 0.6 * abs(1 - factor))
+    assert worst(ours, from_pil([reference(as_pil(i), factor) for i in images])) <= bound
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.1, 0.0, 0.07, 0.5])
+def test_hue_equals_torchvision_tensors(shift):
+    images = random_images()
+    images[0] = images[0, :, :, :1]  # greys have no hue
+    ours = shift_hue(as_float(images), torch.full((6,), shift))
+    assert worst(ours, F.adjust_hue(as_float(images), shift)) < 1e-5
+    eight_bit = F.adjust_hue(images.permute(0, 3, 1, 2), shift) / 255
+    assert worst(ours, eight_bit) <= LEVEL
+
+
+def test_grey_and_solarize_equal_pil():
+    images = random_images()
+    grey = from_pil([F.rgb_to_grayscale(as_pil(i), 3) for i in images])
+    assert worst(luminance(as_float(images)).expand_as(grey), grey) <= LEVEL
+    inverted = from_pil([ImageOps.solarize(as_pil(i)) for i in images])
+    assert worst(solarize(as_float(images)), inverted) < 1e-6
+
+
+BOXES = [(0, 0, 12, 12), (2, 3, 7, 5), (0, 11, 12, 1), (5, 0, 1, 12), (3, 3, 3, 9), (1, 2, 11, 10)]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_crops_equal_torchvision(mirrored):
+    images = random_images()
+    boxes = Boxes(*torch.tensor(BOXES).T)
+    ours = crop_and_resize(as_float(images), boxes, torch.full((6,), mirrored))
+    finish = F.hflip if mirrored else lambda image: image
+    floats = [finish(F.resized_crop(x, *b, [12, 12])) for x, b in zip(as_float(images), BOXES)]  # noqa: B905
+    assert worst(ours, torch.stack(floats)) < 1e-5
+    pil = [finish(F.resized_crop(as_pil(i), *b, [12, 12])) for i, b in zip(images, BOXES)]  # noqa: B905
+    assert worst(ours, from_pil(pil)) <= LEVEL
+
+
+def test_jitter_runs_in_the_drawn_order():
+    images = as_float(random_images())
+    draw = draw_jitter(
+        uniform(KEY, torch.arange(6), count=6), JitterSpec(**{**JITTER, "probability": 1})
+    )
+    ours = apply_jitter(images, draw)
+    names = {
+        BRIGHTNESS: F.adjust_brightness,
+        CONTRAST: F.adjust_contrast,
+        SATURATION: F.adjust_saturation,
+    }
+    for i in range(6):
+        steps = [
+            (names[int(k)], float(f)) for k, f in zip(draw.kinds[i], draw.factors[i], strict=True)
+        ]
+        steps.insert(int(draw.place[i]), (F.adjust_hue, float(draw.hue[i])))
+        expected = images[i]
+        for operation, strength in steps:
+            expected = operation(expected, strength)
+        assert worst(ours[i], expected) < 1e-5
+
+
+def test_boxes_have_torchvisions_distribution():
+    count, pipeline = 20_000, spec()
+    u = uniform(KEY, torch.arange(count), count=22)
+    ours = draw_boxes(u, (32, 32), pipeline)
+    torch.manual_seed(0)
+    image = torch.zeros(3, 32, 32)
+    theirs = torch.tensor([
+        T.RandomResizedCrop.get_params(image, list(pipeline.crop_scale), list(pipeline.crop_ratio))
+        for _ in range(3000)
+    ]).double()  # fmt: skip
+    fields = (ours.top, ours.left, ours.height, ours.width)
+    for place, field in enumerate(fields):
+        error = theirs[:, place].std() / math.sqrt(3000)
+        assert abs(field.double().mean() - theirs[:, place].mean()) < 4 * error
+        assert field.double().std() == pytest.approx(theirs[:, place].std().item(), rel=0.05)
+    assert int((ours.top + ours.height).max()) <= 32 and int((ours.left + ours.width).max()) <= 32
+    assert int(ours.height.min()) >= 1 and int(ours.top.min()) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio", "expected"),
+    [((8, 8), (0.75, 1.33), (0, 0, 8, 8)), ((8, 8), (2.0, 3.0), (2, 0, 4, 8)),
+     ((8, 8), (0.2, 0.5), (0, 2, 8, 4)), ((4, 16), (0.5, 1.0), (0, 6, 4, 4))],
+)  # fmt: skip
+def test_crop_falls_back_to_the_centre(size, ratio, expected):
+    u = torch.full((1, 22), 0.999)  # ten times the largest area with the largest ratio
+    u[:, 1:20:2] = 0.5 if ratio[0] > 1 or ratio[1] < 1 else 0.999
+    boxes = draw_boxes(u, size, spec(crop_scale=(1.0, 1.0), crop_ratio=ratio))
+    drawn = tuple(int(f) for f in (boxes.top, boxes.left, boxes.height, boxes.width))
+    assert drawn == expected
+    image = torch.zeros(3, *size)
+    torch.manual_seed(0)
+    reference = T.RandomResizedCrop.get_params(image, [4.0, 4.0], list(ratio))  # never fits
+    assert drawn == tuple(reference)
+
+
+def test_jitter_draws_all_orders_and_the_right_ranges():
+    u = uniform(KEY, torch.arange(24_000), count=6)
+    draw = draw_jitter(u, JitterSpec(**JITTER))
+    applied = draw.hue != 0
+    assert applied.double().mean().item() == pytest.approx(0.8, abs=0.02)
+    assert torch.all(draw.factors[~applied] == 1)
+    assert 0.6 <= draw.factors.min() < 0.62 and 1.38 < draw.factors.max() < 1.4001
+    assert draw.hue.abs().max() <= 0.1 and draw.hue.abs().max() > 0.099
+    orders = torch.cat([draw.kinds, draw.place[:, None]], dim=1)
+    seen, counts = torch.unique(orders, dim=0, return_counts=True)
+    assert len(seen) == 24 and counts.min() > 850 and counts.max() < 1150
+    assert {tuple(row[:3].tolist()) for row in seen} == set(permutations(range(3)))
+
+
+def test_probabilities_are_met():
+    images = random_images(1).repeat(4000, 1, 1, 1)
+    still = {**JITTER, "probability": 0.0}
+    plain = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "jitter": still}
+    index = torch.arange(4000)
+    off = {"flip": 0.0, "grayscale": 0.0, "solarize": 0.0}
+    original = as_float(images[:1])
+    for name, probability in (("flip", 0.5), ("grayscale", 0.2), ("solarize", 0.3)):
+        views = make_views(images, index, 0, 0, KEY, spec(**plain, **{**off, name: probability}))
+        changed = (views - original).abs().amax(dim=(1, 2, 3)) > 1e-3
+        assert changed.double().mean().item() == pytest.approx(probability, abs=0.03)
+
+
+def test_a_view_depends_on_its_key_alone():
+    images, index = random_images(8), torch.tensor([5, 9, 2, 7, 1, 0, 3, 4])
+    whole = make_views(images, index, 3, 1, KEY, spec())
+    half = make_views(images[4:], index[4:], 3, 1, KEY, spec())
+    assert worst(whole[4:], half) < 1e-5
+    stacked = make_views(
+        images.repeat(2, 1, 1, 1), index.repeat(2), 3, torch.tensor([0] * 8 + [1] * 8), KEY, spec()
+    )
+    assert worst(stacked[8:], whole) < 1e-5
+    for epoch, view, key in ((4, 1, KEY), (3, 2, KEY), (3, 1, key_of(1, "view"))):
+        assert worst(make_views(images, index, epoch, view, key, spec()), whole) > 0.1
+
+
+def test_global_random_streams_play_no_part():
+    images, index = random_images(4), torch.arange(4)
+    first = make_views(images, index, 0, 0, KEY, spec())
+    torch.manual_seed(1)
+    np.random.seed(1)
+    state = torch.get_rng_state()
+    assert torch.equal(make_views(images, index, 0, 0, KEY, spec()), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_views_are_floats_between_zero_and_one():
+    views = make_views(random_images(64), torch.arange(64), 0, 0, KEY, spec())
+    assert views.dtype == torch.float32 and views.shape == (64, 3, 12, 12)
+    assert views.min() >= 0 and views.max() <= 1 and torch.isfinite(views).all()
+
+
+def test_the_whole_pipeline_has_torchvisions_statistics():
+    """Mean, spread and edge energy over many views of one image, ours against the authors'."""
+    side = 16
+    ramp = torch.linspace(0, 255, side)
+    image = torch.stack(
+        [ramp.expand(side, side), ramp.expand(side, side).T, 255 - ramp.expand(side, side)], -1
+    )
+    image = image.to(torch.uint8)
+    compose = T.Compose([
+        T.RandomResizedCrop(side, scale=(0.08, 1.0)),
+        T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+        T.RandomHorizontalFlip(), T.RandomGrayscale(p=0.2), T.RandomSolarize(128, p=0.2), T.ToTensor(),
+    ])  # fmt: skip
+    torch.manual_seed(0)
+    theirs = torch.stack([compose(as_pil(image)) for _ in range(400)])
+    ours = make_views(image.repeat(2000, 1, 1, 1), torch.arange(2000), 0, 0, KEY, spec())
+    for measure in (
+        lambda x: x.mean(dim=(2, 3)),
+        lambda x: x.std(dim=(2, 3)),
+        lambda x: x.diff(dim=3).abs().mean(dim=(2, 3)),
+    ):
+        a, b = measure(ours), measure(theirs)
+        error = b.std(dim=0) / math.sqrt(400) + a.std(dim=0) / math.sqrt(2000)
+        assert torch.all((a.mean(dim=0) - b.mean(dim=0)).abs() < 4 * error)

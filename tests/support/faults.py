@@ -1,0 +1,543 @@
+"""Faults to inject into a copy of the results tree, each with the ids of the checks it must set off.
+
+Every fault takes the Tree and changes files; the audit must name exactly these checks (badges
+aside) and end with the given exit code.
+"""
+
+import io
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clsp.runtime.canonical import canonical_json
+from clsp.runtime.manifest import describe_file
+
+RUN = "digits.tiny.simclr.synthetic.s1"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A copy of the tree that a fault may damage."""
+
+    results: Path
+    reports: Path
+    store: Path | None
+
+    def run(self, kind: str, name: str = "", run: str = RUN) -> Path:
+        """A path of a run's artefact."""
+        return self.results / kind / run / name
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done, which checks must find it, and how the audit must end."""
+
+    inject: Callable[[Tree], None]
+    checks: frozenset[str]
+    code: int = 1
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(*checks: str, code: int = 1) -> Callable[[Callable[[Tree], None]], Callable]:
+    """Register a fault under its function's name."""
+
+    def register(inject: Callable[[Tree], None]) -> Callable[[Tree], None]:
+        FAULTS[inject.__name__] = Fault(inject, frozenset(checks), code)
+        return inject
+
+    return register
+
+
+def keep_time(path: Path, content: bytes) -> None:
+    """Overwrite a file; its modification time stays what it was."""
+    before = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def edit_statement(manifest: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Forge a manifest: change it, then make its list of files agree with the files again."""
+    statement = json.loads(manifest.read_text())
+    change(statement["predicate"])
+    statement["subject"] = [
+        describe_file(manifest.parent / subject["name"], subject["name"])
+        for subject in statement["subject"]
+    ]
+    manifest.write_text(canonical_json(statement) + "\n")
+
+
+def edit_arrays(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+    """Change arrays of an npz file."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    change(arrays)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    keep_time(path, stream.getvalue())
+
+
+def change_store(tree: Tree, query: str, values: tuple[Any, ...] = ()) -> None:
+    """Run one statement in the MLflow store."""
+    assert tree.store is not None
+    database = sqlite3.connect(tree.store)
+    database.execute(query, values)
+    database.commit()
+    database.close()
+
+
+def edit_mlflow(tree: Tree, key: str, value: float, run: str | None = None) -> None:
+    """Overwrite a metric in both places where MLflow keeps it, of one run or of all."""
+    for table in ("metrics", "latest_metrics"):
+        query = f"update {table} set value = ? where key = ? and run_uuid like ?"
+        change_store(tree, query, (value, key, run or "%"))
+
+
+def flip_bit(path: Path) -> None:
+    """Flip the lowest bit of the last byte."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    keep_time(path, bytes(content))
+
+
+@fault("A02")
+def bit_flipped_in_encoder(tree: Tree) -> None:
+    flip_bit(tree.run("runs", "encoder.safetensors"))
+
+
+@fault("A02", "A10")
+def bit_flipped_in_bank(tree: Tree) -> None:
+    flip_bit(tree.results / "banks/digits.mix/images.npy")
+
+
+@fault("A02")
+def bit_flipped_in_shard(tree: Tree) -> None:
+    flip_bit(tree.results / "banks/digits.mix/shards/2-of-2.npy")
+
+
+@fault("A02")
+def file_deleted(tree: Tree) -> None:
+    tree.run("runs", "checkpoints/middle.safetensors").unlink()
+
+
+@fault("A02", "A08", "A19", "A26")
+def bit_flipped_in_logits(tree: Tree) -> None:
+    path = tree.run("probes", "linear.npz")
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1  # inside the first array: the archive's own checksum fails
+    keep_time(path, bytes(content))
+
+
+@fault("A02", "A08", "A19", "A26")
+def logits_truncated(tree: Tree) -> None:
+    path = tree.run("probes", "linear.npz")
+    keep_time(path, path.read_bytes()[:-40])
+
+
+@fault("A02", "A08", "A19", "A26")
+def logits_are_no_archive(tree: Tree) -> None:
+    np.save(tree.run("transfer", "array.npy"), np.zeros(3))
+    tree.run("transfer", "array.npy").replace(tree.run("transfer", "predictions.npz"))
+
+
+@fault("A02")
+def data_check_edited(tree: Tree) -> None:
+    (tree.results / "provenance/data-check/checked.json").write_text("[]")
+
+
+@fault("A01", "A22", "A24")
+def shard_missing(tree: Tree) -> None:
+    for ending in ("npy", "manifest.json"):
+        (tree.results / f"banks/digits.mix/shards/2-of-2.{ending}").unlink()
+
+
+@fault("A02", "A19")
+def metric_file_edited(tree: Tree) -> None:
+    path = tree.run("probes", "linear.json")
+    document = json.loads(path.read_text())
+    document["results"][0]["value"] = 99.9
+    keep_time(path, canonical_json(document).encode())
+
+
+@fault("A02", "A19")
+def counts_edited(tree: Tree) -> None:
+    path = tree.run("transfer", "transfer.json")
+    document = json.loads(path.read_text())
+    document["results"][0]["correct"] += 1
+    keep_time(path, canonical_json(document).encode())
+
+
+@fault("A19", "A22", "A24", "A26")
+def results_edited_everywhere(tree: Tree) -> None:
+    """Metric file, manifest, MLflow and table all tell the same lie, and all hashes agree."""
+    path = tree.run("probes", "linear.json")
+    document = json.loads(path.read_text())
+    document["results"][0]["value"] = 99.9
+    path.write_text(canonical_json(document))
+
+    def forge(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["results"][0]["value"] = 99.9
+        predicate["metrics"]["linear/top1"] = 99.9
+        edit_mlflow(tree, "linear/top1", 99.9, predicate["mlflow_run_id"])
+
+    edit_statement(tree.run("probes", "manifest.json"), forge)
+    table = tree.reports / "tables/main.csv"
+    lines = table.read_text().split("\n")
+    lines[4] = lines[4].replace(lines[4].split(",")[10], "75.1")
+    table.write_text("\n".join(lines))
+    edit_statement(tree.reports / "tables/main.manifest.json", lambda _: None)
+
+
+@fault("A20")
+def mlflow_value_edited(tree: Tree) -> None:
+    edit_mlflow(tree, "linear/top1", 99.9)
+
+
+@fault("A20")
+def mlflow_point_edited(tree: Tree) -> None:
+    """Only the list of points is changed, not MLflow's table of latest values."""
+    change_store(tree, "update metrics set value = 1 where key = 'transfer/target-mini'")
+
+
+@fault("A20")
+def mlflow_curve_edited(tree: Tree) -> None:
+    """A point of one epoch, in the list of points only."""
+    query = "update metrics set value = 1.5 where key = 'history/loss' and step = 2"
+    change_store(tree, query)
+
+
+@fault("A20")
+def mlflow_last_point_edited(tree: Tree) -> None:
+    """Only the latest value of a curve, as MLflow's overview shows it."""
+    change_store(tree, "update latest_metrics set value = 0.1 where key = 'history/loss'")
+
+
+@fault("A20")
+def mlflow_curve_cut(tree: Tree) -> None:
+    change_store(tree, "delete from metrics where key = 'history/alignment' and step = 2")
+
+
+@fault("A20")
+def mlflow_setting_edited(tree: Tree) -> None:
+    query = "update params set value = '0.5' where key = 'recipe.learning_rate'"
+    change_store(tree, query)
+
+
+@fault("A20")
+def mlflow_setting_deleted(tree: Tree) -> None:
+    change_store(tree, "delete from params where key = 'seed'")
+
+
+@fault("A20")
+def mlflow_run_deleted(tree: Tree) -> None:
+    change_store(tree, "update runs set lifecycle_stage = 'deleted'")
+
+
+@fault("A20")
+def mlflow_run_erased(tree: Tree) -> None:
+    query = "delete from runs where run_uuid = ?"
+    held = json.loads(tree.run("runs", "manifest.json").read_text())["predicate"]
+    change_store(tree, query, (held["mlflow_run_id"],))
+
+
+@fault("A20", code=3)
+def mlflow_store_of_another_machine(tree: Tree) -> None:
+    change_store(tree, "delete from runs")
+
+
+@fault("A20")
+def mlflow_store_damaged(tree: Tree) -> None:
+    assert tree.store is not None
+    keep_time(tree.store, b"SQLite format 3\0 and then nothing")
+
+
+@fault("A20", code=3)
+def mlflow_store_missing(tree: Tree) -> None:
+    assert tree.store is not None
+    tree.store.unlink()
+
+
+@fault("A02", "A22")
+def table_md_edited(tree: Tree) -> None:
+    path = tree.reports / "tables/main.md"
+    keep_time(path, path.read_bytes().replace(b"(3)", b"(5)", 1))
+
+
+@fault("A02", "A22")
+def table_tex_edited(tree: Tree) -> None:
+    path = tree.reports / "tables/transfer.tex"
+    keep_time(path, path.read_bytes().replace(b"(3)", b"(5)", 1))
+
+
+@fault("A02", "A22", "A26")
+def table_csv_edited(tree: Tree) -> None:
+    path = tree.reports / "tables/main.csv"
+    lines = path.read_text().split("\n")
+    lines[1] = lines[1].replace(lines[1].split(",")[10], "99.9")
+    keep_time(path, "\n".join(lines).encode())
+
+
+@fault("A02", "A22", "A26")
+def tasks_of_cell_blank(tree: Tree) -> None:
+    path = tree.reports / "tables/main.csv"
+    keep_time(path, path.read_bytes().replace(b",linear,,digits,", b",linear,,,", 1))
+
+
+@fault("A02", "A22")
+def frame_edited(tree: Tree) -> None:
+    path = tree.reports / "frame.csv"
+    keep_time(path, path.read_bytes().replace(b",none,2,", b",none,3,", 1))
+
+
+@fault("A02", "A22")
+def page_edited(tree: Tree) -> None:
+    path = tree.reports / "report.html"
+    keep_time(path, path.read_bytes().replace(b"SimCLR", b"SimCLS", 1))
+
+
+@fault("A02", "A08", "A19", "A26")
+def labels_swapped_in_predictions(tree: Tree) -> None:
+    def swap(arrays: dict[str, np.ndarray]) -> None:
+        labels = arrays["labels"]
+        labels[[0, 1]] = labels[[1, 0]]
+
+    edit_arrays(tree.run("probes", "linear.npz"), swap)
+
+
+@fault("A02", "A08")
+def labels_swapped_in_dataset(tree: Tree) -> None:
+    path = tree.results / "data/target-mini/labels.npy"
+    labels = np.load(path)
+    labels[[-1, -2]] = labels[[-2, -1]]
+    stream = io.BytesIO()
+    np.save(stream, labels)
+    keep_time(path, stream.getvalue())
+
+
+@fault("A01", "A22", "A26")
+def manifest_missing(tree: Tree) -> None:
+    tree.run("probes", "manifest.json").unlink()
+
+
+@fault("A01", "A22", "A26")
+def run_missing(tree: Tree) -> None:
+    for kind in ("runs", "probes", "transfer"):
+        shutil.rmtree(tree.run(kind))
+
+
+@fault("A01", "A22", "A26")
+def manifest_not_json(tree: Tree) -> None:
+    tree.run("transfer", "manifest.json").write_text('{"a": 1, "a": 2}')
+
+
+@fault("A01", "A19", "A22")
+def metrics_empty(tree: Tree) -> None:
+    edit_statement(tree.run("probes", "manifest.json"), lambda p: p.update(metrics={}))
+
+
+@fault("A01", "A22")
+def manifest_doubled(tree: Tree) -> None:
+    shutil.copytree(tree.run("transfer"), tree.results / "copies" / RUN)
+
+
+@fault("A03")
+def file_added(tree: Tree) -> None:
+    tree.run("probes", "best.json").write_text("{}")
+
+
+@fault("A03")
+def link_added(tree: Tree) -> None:
+    path = tree.run("runs", "checkpoints/link.safetensors")
+    path.symlink_to("final.safetensors")
+
+
+@fault("A05", "A20", "A22")
+def spec_stale(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["externalParameters"]["spec"]["recipe"]["epochs"] = 1
+
+    edit_statement(tree.run("runs", "manifest.json"), change)
+
+
+@fault("A06", "A22")
+def code_stale(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["internalParameters"]["code"] = "0" * 16
+
+    edit_statement(tree.run("runs", "manifest.json"), change)
+
+
+@fault("A10", "A24")
+def candidate_missing_in_index(tree: Tree) -> None:
+    path = tree.results / "banks/digits.mix/index.npy"
+    index = np.load(path)
+    index["candidate"][1] = 0
+    np.save(path, index)
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
+
+
+@fault("A10", "A22", "A24")
+def candidate_blank(tree: Tree) -> None:
+    path = tree.results / "banks/digits.mix/images.npy"
+    images = np.load(path)
+    images[3, 1] = 0
+    np.save(path, images)
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
+
+
+@fault("A10", "A22", "A24")
+def candidate_of_one_colour(tree: Tree) -> None:
+    path = tree.results / "banks/digits.mix/images.npy"
+    images = np.load(path)
+    images[3, 1] = (10, 200, 30)
+    np.save(path, images)
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
+
+
+@fault("A10", "A22", "A24")
+def candidate_is_its_anchor(tree: Tree) -> None:
+    path = tree.results / "banks/digits.mix/images.npy"
+    images = np.load(path)
+    images[2, 0] = np.load(tree.results / "data/digits/images.npy")[2]
+    np.save(path, images)
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
+
+
+@fault("A13", "A22")
+def same_initial_weights(tree: Tree) -> None:
+    other = RUN.replace("s1", "s0")
+    twin = json.loads((tree.results / "runs" / other / "manifest.json").read_text())
+    init = twin["predicate"]["facts"]["init_sha256"]
+
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["init_sha256"] = init
+
+    edit_statement(tree.run("runs", "manifest.json"), change)
+
+
+@fault("A13", "A22")
+def initial_weights_not_recorded(tree: Tree) -> None:
+    edit_statement(tree.run("runs", "manifest.json"), lambda p: p["facts"].pop("init_sha256"))
+
+
+def _rewrite_history(tree: Tree, change: Callable[[list[str]], list[str]]) -> None:
+    path = tree.run("runs", "history.jsonl")
+    path.write_text("\n".join(change(path.read_text().split("\n"))))
+    edit_statement(tree.run("runs", "manifest.json"), lambda _: None)
+
+
+@fault("A14", "A20", "A22", "A24")
+def step_missing(tree: Tree) -> None:
+    _rewrite_history(tree, lambda lines: lines[:2] + lines[3:])
+
+
+@fault("A15", "A22", "A24")
+def loss_does_not_add_up(tree: Tree) -> None:
+    def change(lines: list[str]) -> list[str]:
+        record = json.loads(lines[1])
+        return [lines[0], canonical_json({**record, "loss": record["loss"] - 0.5}), *lines[2:]]
+
+    _rewrite_history(tree, change)
+
+
+def _edit_records(tree: Tree, change: Callable[[dict[str, Any]], None]) -> None:
+    def edit(lines: list[str]) -> list[str]:
+        records = [json.loads(line) for line in lines[:-1]]
+        for record in records:
+            change(record)
+        return [*map(canonical_json, records), ""]
+
+    _rewrite_history(tree, edit)
+
+
+@fault("A15", "A20", "A22", "A24")
+def alignment_not_logged(tree: Tree) -> None:
+    """As if the positives had pulled nothing; the loss is made to agree."""
+
+    def change(record: dict[str, Any]) -> None:
+        record["loss"] -= record.pop("alignment")
+
+    _edit_records(tree, change)
+
+
+@fault("A15", "A20", "A22", "A24")
+def rate_of_another_schedule(tree: Tree) -> None:
+    _edit_records(tree, lambda record: record.update(lr=0.05))
+
+
+@fault("A15", "A20", "A22", "A24")
+def term_not_logged(tree: Tree) -> None:
+    def change(record: dict[str, Any]) -> None:
+        record["loss"] -= record.pop("info_nce")
+
+    _edit_records(tree, change)
+
+
+@fault("A14", "A15", "A20", "A22", "A24")
+def record_is_no_record(tree: Tree) -> None:
+    _rewrite_history(tree, lambda lines: ['["step", 0]', *lines[1:]])
+
+
+@fault("A15", "A22")
+def loss_terms_not_recorded(tree: Tree) -> None:
+    edit_statement(tree.run("runs", "manifest.json"), lambda p: p["facts"].pop("terms"))
+
+
+@fault("A19", "A21", "A22")
+def best_k_as_headline(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["results"][1]["selected_on"] = "test"
+
+    edit_statement(tree.run("probes", "manifest.json"), change)
+
+
+@fault("A19", "A21", "A22")
+def earlier_epoch_reported(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["results"][0]["epoch"] = 1
+
+    edit_statement(tree.run("probes", "manifest.json"), change)
+
+
+@fault("A19", "A22")
+def another_metric_reported(tree: Tree) -> None:
+    """Mean per class presented as accuracy over images."""
+    manifest = tree.run("transfer", "manifest.json")
+    path = tree.run("transfer", "transfer.json")
+    document = json.loads(path.read_text())
+    document["results"][0]["metric"] = "top1"
+    path.write_text(canonical_json(document))
+    edit_statement(manifest, lambda p: p["facts"]["results"][0].update(metric="top1"))
+
+
+@fault("A22", "A24")
+def encoder_of_another_run(tree: Tree) -> None:
+    other = RUN.replace("s1", "s2")
+
+    def change(predicate: dict[str, Any]) -> None:
+        donor = json.loads((tree.results / "probes" / other / "manifest.json").read_text())
+        predicate["resolvedDependencies"] = donor["predicate"]["resolvedDependencies"]
+
+    edit_statement(tree.run("probes", "manifest.json"), change)
+
+
+@fault("A22", "A24")
+def encoder_trained_again(tree: Tree) -> None:
+    path = tree.run("runs", "encoder.safetensors")
+    path.write_bytes(b"other weights")
+    edit_statement(tree.run("runs", "manifest.json"), lambda _: None)
+
+
+@fault("A22", "A24", "A26")
+def cell_counts_another_seed(tree: Tree) -> None:
+    path = tree.reports / "tables/transfer.csv"
+    path.write_text(path.read_text().replace(",3,3,", ",2,2,", 1))
+    edit_statement(tree.reports / "tables/transfer.manifest.json", lambda _: None)

@@ -1,0 +1,79 @@
+"""Dry runs: exact job counts, for the demo and at the paper's scale."""
+
+import time
+
+import pytest
+from working_copy import ROOT
+
+from clsp.config.load import read_yaml
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def whole(fresh):
+    """The suite with the shipped params.yaml."""
+    (fresh.folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return fresh
+
+
+def test_the_demo_plans_every_stage(whole):
+    shards = read_yaml(ROOT / "params.yaml")["shards"]
+    expected = {
+        "fetch_dataset": 8,
+        "prepare_dataset": 9,
+        "check_data": 1,
+        "train_denoiser": 1,
+        "generate_shard": shards,
+        "gather_bank": 1,
+        "pretrain_encoder": 15,
+        "probe_encoder": 15,
+        "probe_transfer": 15,
+        "collect_results": 1,
+        "render_table": 2,
+        "render_figure": 3,
+        "render_report": 1,
+        "audit_suite": 1,
+    }
+    assert whole.planned() == expected
+    assert whole.planned("--cores", "all") == expected
+
+
+def test_the_paper_grid_is_planned_without_gpu_or_data(whole):
+    started = time.monotonic()
+    planned = whole.planned("--configfile", "configs/cifar.yaml")
+    assert time.monotonic() - started < 60  # a hang, not a speed
+    assert planned == {
+        "fetch_dataset": 8,
+        "prepare_dataset": 8,
+        "check_data": 1,
+        "train_denoiser": 2,
+        "generate_shard": 32,
+        "gather_bank": 2,
+        "pretrain_encoder": 120,
+        "probe_encoder": 120,
+        "probe_transfer": 120,
+        "collect_results": 1,
+        "render_table": 2,
+        "render_figure": 3,
+        "render_report": 1,
+        "audit_suite": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "last"),
+    [
+        ("data", "prepare_dataset"),
+        ("diffusion", "train_denoiser"),
+        ("synthesis", "gather_bank"),
+        ("pretrain", "pretrain_encoder"),
+        ("evaluate", "probe_transfer"),
+        ("tables", "render_table"),
+        ("report", "render_report"),
+    ],
+)
+def test_every_phase_is_a_target(whole, target, last):
+    planned = whole.planned(target)
+    assert last in planned
+    assert "audit_suite" not in planned

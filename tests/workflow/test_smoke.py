@@ -1,0 +1,111 @@
+"""The whole chain at its smallest, as a user runs it."""
+
+import csv
+import json
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_stage_leaves_its_artefacts(finished):
+    stages = {
+        json.loads((finished.folder / path).read_text())["predicate"]["step"]
+        for path in finished.manifests()
+    }
+    assert stages == {
+        "fetch-dataset",
+        "prepare-dataset",
+        "check-data",
+        "train-denoiser",
+        "generate-shard",
+        "gather-bank",
+        "pretrain-encoder",
+        "probe-encoder",
+        "probe-transfer",
+    }
+    reports = finished.folder / "reports" / "smoke"
+    for name in (
+        "report.html",
+        "frame.csv",
+        "metrics.json",
+        "audit.json",
+        "tables/main.tex",
+        "tables/transfer.md",
+        "figures/curves.png",
+        "figures/candidates.png",
+    ):
+        assert (reports / name).stat().st_size > 0
+    assert not list(finished.folder.glob("results/**/.partial*"))
+    assert not list(finished.folder.glob(".clsp/scratch/*/*"))
+
+
+def test_the_audit_of_a_clean_run_passes(finished):
+    done = finished.run("python", "-m", "clsp", "audit", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((finished.folder / "reports/smoke/audit.json").read_text())
+    assert not [f for f in report["findings"] if f["severity"] == "blocking"]
+
+
+def test_the_frame_has_every_run_and_protocol(finished):
+    rows = list(csv.DictReader((finished.folder / "reports/smoke/frame.csv").open()))
+    seen = {(row["label"], row["protocol"], row["variant"]) for row in rows}
+    for label in ("SimCLR", "CLSP-SimCLR", "MoCo v2+", "CLSP-MoCo v2+"):
+        assert {(label, "linear", ""), (label, "knn", ""), (label, "transfer", "")} <= seen
+    assert {row["status"] for row in rows} == {"done"}
+
+
+def test_every_page_of_a_demonstration_says_so(finished):
+    reports = finished.folder / "reports" / "smoke"
+    for name in (
+        "report.html",
+        "tables/main.md",
+        "tables/main.tex",
+        "tables/main.csv",
+        "tables/transfer.md",
+        "tables/transfer.tex",
+        "tables/transfer.csv",
+    ):
+        assert "not results" in (reports / name).read_text(), name
+
+
+def test_a_second_run_has_nothing_to_do(suite):
+    started = time.monotonic()
+    done = suite.run("snakemake")
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert time.monotonic() - started < 60  # a hang, not a speed
+
+
+def test_mlflow_has_one_run_per_job(finished):
+    import sqlite3
+
+    with sqlite3.connect(f"file:{finished.folder}/mlflow.db?mode=ro", uri=True) as database:
+        tags = database.execute(
+            "select value, count(*) from tags where key = 'clsp.stage' group by value"
+        ).fetchall()
+        status = database.execute("select distinct status from runs").fetchall()
+    assert dict(tags) == {
+        "train-denoiser": 1,
+        "gather-bank": 1,
+        "pretrain-encoder": 4,
+        "probe-encoder": 4,
+        "probe-transfer": 4,
+    }
+    assert status == [("FINISHED",)]
+
+
+def test_tables_and_report_regenerate_without_torch(suite):
+    reports = suite.folder / "reports" / "smoke"
+    names = ["frame.csv", "tables/main.csv", "tables/main.tex", "tables/transfer.md", "report.html"]
+    before = {name: (reports / name).read_bytes() for name in names}
+    blocker = suite.folder / "blocked"
+    blocker.mkdir()
+    (blocker / "torch.py").write_text("raise ImportError('torch must not be needed here')\n")
+    for name in names:
+        (reports / name).unlink()
+    path = f"{blocker}:{suite.folder}"
+    suite.run("snakemake", "report", PYTHONPATH=path)
+    for name in names[:4]:
+        assert (reports / name).read_bytes() == before[name], name
+    assert (reports / "report.html").stat().st_size > 0
