@@ -25,6 +25,7 @@ include: "rules/data.smk"
 include: "rules/diffusion.smk"
 include: "rules/synthesis.smk"
 include: "rules/pretrain.smk"
+include: "rules/mining.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/audit.smk"
@@ -36,6 +37,7 @@ localrules:
     diffusion,
     synthesis,
     pretrain,
+    mining,
     evaluate,
     tables,
     report,
@@ -84,6 +86,15 @@ rule pretrain:
     """Every encoder."""
     input:
         expand(rules.pretrain_encoder.output, run=RUNS),
+
+
+rule mining:
+    """Every set of pairs that the runs need, and the encoders that judge them."""
+    input:
+        [
+            expand(rules.mine_pairs.output, pairs=name)
+            for name in plan.pairs_needed(PARAMS)
+        ],
 
 
 rule evaluate:

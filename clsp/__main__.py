@@ -30,6 +30,10 @@ STAGES = {
         "clsp.pretrain.run:pretrain_encoder",
         "contrastive pretraining of one run",
     ),
+    "mine-pairs": (
+        "clsp.mining.mine:mine_pairs",
+        "pair training images that an encoder finds alike",
+    ),
     "probe-encoder": ("clsp.evaluate.probe:probe_encoder", "linear probe and kNN of one encoder"),
     "probe-transfer": ("clsp.evaluate.transfer:probe_transfer", "transfer of one encoder"),
     "collect-results": ("clsp.report.collect:collect_results", "manifests -> one tidy frame"),
@@ -37,7 +41,14 @@ STAGES = {
     "render-figure": ("clsp.report.figure:render_figure", "one figure as png and csv"),
     "render-report": ("clsp.report.page:render_report", "the HTML report"),
 }
-ON_GPU = ("train-denoiser", "generate-shard", "pretrain-encoder", "probe-encoder", "probe-transfer")
+ON_GPU = (
+    "train-denoiser",
+    "generate-shard",
+    "pretrain-encoder",
+    "mine-pairs",
+    "probe-encoder",
+    "probe-transfer",
+)
 COMMANDS = {
     "audit": ("clsp.audit.run:main", "re-derive every number and compare"),
     "check": ("clsp.config.check:main", "validate a params.yaml and list its runs"),

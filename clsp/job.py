@@ -13,10 +13,16 @@ from typing import Any
 
 from clsp.config.strict import parse
 from clsp.runtime import tracking
-from clsp.runtime.canonical import parse_json, sha256_json
-from clsp.runtime.errors import ConfigError, DataError
-from clsp.runtime.files import exclusive, staged
-from clsp.runtime.manifest import Artefact, describe_file, group_artefacts, write_manifest
+from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
+from clsp.runtime.errors import ConfigError, DataError, DivergedError
+from clsp.runtime.files import exclusive, staged, write_atomic
+from clsp.runtime.manifest import (
+    Artefact,
+    describe_file,
+    failure_of,
+    group_artefacts,
+    write_manifest,
+)
 from clsp.runtime.source import lock_digest, source_state
 from clsp.runtime.stage import Outcome, Parameter, parameters
 
@@ -135,10 +141,29 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def record_failure(call: Call, bound: Bound, started: str, error: DivergedError) -> None:
+    """Write failed.json beside where the manifest would be: what was tried and why it ended."""
+    record = {
+        "schema_version": 1,
+        "step": call.stage,
+        "status": "failed",
+        "error": str(error),
+        "spec": bound.spec,
+        "spec_sha256": sha256_json(bound.spec),
+        "code": call.code,
+        **source_state(),
+        "environment": _environment(call.threads),
+        "started": started,
+        "finished": _now(),
+    }
+    write_atomic(failure_of(call.manifest), canonical_json(record) + "\n")
+
+
 def run(call: Call) -> Artefact:
     """Run one job.
 
     Raises:
+        DivergedError: If training turned non-finite; failed.json then says so.
         ConfigError: If the spec or a flag is wrong.
         DataError: If an input is missing or corrupt, or an output cannot be written.
         IncompleteError: If another process is producing the same artefact.
@@ -147,6 +172,7 @@ def run(call: Call) -> Artefact:
     home = call.manifest.parent
     with exclusive(call.manifest):
         call.manifest.unlink(missing_ok=True)
+        failure_of(call.manifest).unlink(missing_ok=True)
         for _, artefact in bound.inputs:
             artefact.verify()
         started, clock, dependencies = _now(), time.monotonic(), _dependencies(bound)
@@ -156,7 +182,11 @@ def run(call: Call) -> Artefact:
             with staged(list(bound.outputs.values()), home, name) as lent:
                 private = {flag: lent[path] for flag, path in bound.outputs.items()}
                 mirror.follow(private.get("history"))
-                outcome = call.function(**bound.values, **private)
+                try:
+                    outcome = call.function(**bound.values, **private)
+                except DivergedError as error:
+                    record_failure(call, bound, started, error)
+                    raise
             mirror.finish(outcome.metrics, bound.outputs.get("history"))
         predicate = {
             "step": call.stage,

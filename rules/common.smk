@@ -59,6 +59,7 @@ wildcard_constraints:
     denoiser="|".join(map(re.escape, PARAMS.denoisers)) or "none",
     bank="|".join(map(re.escape, PARAMS.banks)) or "none",
     run="|".join(map(re.escape, RUNS)),
+    pairs="|".join(map(re.escape, PARAMS.pairs or {})) or "none",
     table="|".join(map(re.escape, PARAMS.tables)) or "none",
     figure="|".join(map(re.escape, PARAMS.figures)) or "none",
 
@@ -131,6 +132,22 @@ def bank_of_run(wildcards):
     return expand(rules.gather_bank.output, bank=name) if name else []
 
 
+def pairs_of_run(wildcards):
+    """Files of the run's pairs, or nothing where its positives need none."""
+    name = RUNS[wildcards.run].spec.pairs
+    return expand(rules.mine_pairs.output, pairs=name) if name else []
+
+
+def dataset_of_pairs(wildcards):
+    return prepared(PARAMS.pairs[wildcards.pairs].dataset)
+
+
+def encoder_of_pairs(wildcards):
+    """Files of the run that judges the pairs. Runs may train on pairs: see clsp/config/chain.py."""
+    run = PARAMS.pairs[wildcards.pairs].run
+    return expand(rules.pretrain_encoder.output, run=run)
+
+
 def content_of_dataset(wildcards):
     """Fingerprint of the user's folder; of a dataset that no run needs, nothing is kept."""
     return CONTENTS.get(wildcards.dataset, "")
@@ -170,6 +187,10 @@ def bank_of(wildcards):
 
 def pretrain_of(wildcards):
     return plan.pretrain_job(RUNS[wildcards.run])
+
+
+def pairs_of(wildcards):
+    return plan.pairs_job(PARAMS, wildcards.pairs)
 
 
 def probe_of(wildcards):

@@ -3,6 +3,7 @@ rule pretrain_encoder:
     input:
         dataset=dataset_of_run,
         bank=bank_of_run,
+        pairs=pairs_of_run,
         checked=data_checked,
     output:
         encoder="<results>/runs/{run}/encoder.safetensors",
@@ -24,7 +25,7 @@ rule pretrain_encoder:
         scratch=scratch_of("pretrain-encoder"),
     shell:
         "exec python -m clsp pretrain-encoder --spec {params.spec:q} --code {params.code}"
-        " --dataset {input.dataset:q} --bank {input.bank:q} --encoder {output.encoder:q}"
-        " --start {output.start:q} --middle {output.middle:q} --final {output.final:q}"
-        " --history {output.history:q} --scratch {params.scratch:q}"
+        " --dataset {input.dataset:q} --bank {input.bank:q} --pairs {input.pairs:q}"
+        " --encoder {output.encoder:q} --start {output.start:q} --middle {output.middle:q}"
+        " --final {output.final:q} --history {output.history:q} --scratch {params.scratch:q}"
         " --manifest {output.manifest:q} 2> {log:q}"

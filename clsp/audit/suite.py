@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from clsp.audit.finding import Number
+from clsp.audit.lineage import Producer, made_from
 from clsp.config.grid import Run, expand_runs
 from clsp.config.plan import Job, expected_jobs, prepare_job, report_job, report_params
 from clsp.config.schema import Params
 from clsp.report.collect import (
+    Name,
     build_frame,
     current_artefacts,
     expected_numbers,
     frame_csv,
     results_of,
+    runs_by_name,
 )
 from clsp.report.records import SHARD, Records, name_of, shard_of
 from clsp.runtime.canonical import read_json, sha256_file
@@ -149,30 +152,35 @@ class Suite:
             for key in keys
         )
 
+    @cached_property
+    def _rows(self) -> dict[Name, frozenset[str]]:
+        named = runs_by_name(self.params)
+        return {name: frozenset(run.slug for run in runs) for name, runs in named.items()}
+
+    def runs_of_row(self, name: Name) -> frozenset[str]:
+        """Slugs of the runs that a row of any table covers, one per seed; none for a foreign row.
+
+        An ablation names an ordinary run by its value too, so that a run may have several names.
+        """
+        return self._rows.get(name, frozenset())
+
     def dependents(self, stage: str, name: str) -> frozenset[Number]:
         """The numbers that depend on an artefact."""
         return frozenset(n for n in self.numbers if self._depends(n, stage, name))
 
     def _depends(self, number: Number, stage: str, name: str) -> bool:
-        run = self.runs[number.run]
-        bank = self.params.banks[run.spec.bank] if run.spec.bank else None
-        denoiser = bank and self.params.denoisers[bank.denoiser]
         match stage:
-            case "fetch-dataset" | "prepare-dataset":
-                used = {number.task, run.spec.dataset}
-                used |= {part.dataset for part in (bank, denoiser) if part}
-                return name in used
-            case "train-denoiser":
-                return bool(bank) and bank.denoiser == name
-            case "generate-shard" | "gather-bank":
-                return run.spec.bank == name
-            case "pretrain-encoder":
-                return number.run == name
             case "probe-encoder":
                 return number.run == name and number.protocol != "transfer"
             case "probe-transfer":
                 return number.run == name and number.protocol == "transfer"
-        return False
+            case "fetch-dataset" | "prepare-dataset" if number.task == name:
+                return True
+        return (stage, name) in self._lineages[number.run]
+
+    @cached_property
+    def _lineages(self) -> dict[str, frozenset[Producer]]:
+        return {slug: made_from(self.params, self.runs, slug) for slug in self.runs}
 
     def affected(self, artefact: Artefact) -> frozenset[Number]:
         """The numbers that depend on an artefact; a report's artefact touches cells instead."""

@@ -48,11 +48,7 @@ def _touches(finding: Finding, key: str, table: str, numbers: set[Number]) -> bo
 
 def _all_numbers(suite: Suite, cell: Cell) -> set[Number]:
     """Numbers behind a cell, those of runs that are not there included."""
-    row = {
-        run.slug
-        for run in suite.runs.values()
-        if (run.axes["dataset"], run.axes["encoder"], run.label) == cell.row
-    }
+    row = suite.runs_of_row(cell.row)
     tasks = set(cell.tasks.split())
     wanted = {
         n
@@ -67,7 +63,8 @@ def _all_numbers(suite: Suite, cell: Cell) -> set[Number]:
 def _judge(suite: Suite, table: str, cell: Cell, findings: list[Finding]) -> CellVerdict:
     key, numbers = f"{table}:{cell.identifier}", _all_numbers(suite, cell)
     if cell.unit == "rank":  # depends on every row beside it
-        numbers = {n for n in suite.numbers if n.protocol == cell.protocol}
+        beside = {slug for slug, run in suite.runs.items() if not run.variation}
+        numbers = {n for n in suite.numbers if n.protocol == cell.protocol and n.run in beside}
     mine = [f for f in findings if _touches(f, key, table, numbers)]
     blocking = sorted({f.id for f in mine if f.severity == BLOCKING})
     absent = sorted({f.id for f in mine if f.severity == INCOMPLETE})

@@ -1,24 +1,71 @@
 """params.yaml -> the flat list of jobs: {slug: spec}, one per dataset, denoiser, bank and run."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from clsp.config.evaluation import ProbeSpec, TransferSpec
-from clsp.config.schema import MethodEntry, Override, Params, PositivesEntry, RunSpec
+from clsp.config.labels import ENDING, MARK, label_users
+from clsp.config.schema import GridEntry, MethodEntry, Override, Params, PositivesEntry, RunSpec
 from clsp.config.strict import parse
+from clsp.config.variation import Values, bank_with, spelled, suffix, usual_values, varied_by
 from clsp.runtime.errors import ConfigError
+
+AXES = ("dataset", "encoder", "method", "positives", "seed")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One pretraining run and how it is judged. `axes` are the names in params.yaml."""
+    """One pretraining run and how it is judged.
+
+    Attributes:
+        slug: Its name, and that of its folders.
+        axes: The names in params.yaml that it was put together from, and its seed.
+        plain: What method and positives are called together.
+        spec: How it is pretrained.
+        probe: How it is judged on its own dataset.
+        transfer: How it is judged on others, or None.
+        values: Everything that a grid could vary for this run.
+        variation: Those of them that differ from what the entries say; empty for an ordinary run.
+        label_users: What brings labels into it, in words; empty for a label-free run.
+    """
 
     slug: str
     axes: dict[str, str | int]
-    label: str
+    plain: str
     spec: RunSpec
     probe: ProbeSpec
     transfer: TransferSpec | None
+    values: Values
+    variation: Values
+    label_users: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """What tables print: "CLSP-SimCLR, λ = 0.5"."""
+        return self._labelled(self.variation)
+
+    def label_along(self, name: str) -> str:
+        """What an ablation prints: the value it is about stands there for an ordinary run too."""
+        return self._labelled(self.spelled_along(name))
+
+    def label_beside(self, name: str) -> str:
+        """What runs have in common that differ in this value alone."""
+        return self._labelled({k: v for k, v in self.variation.items() if k != name})
+
+    def spelled_along(self, name: str) -> Values:
+        """The values that `label_along` spells out."""
+        return {k: v for k, v in self.values.items() if k in self.variation or k == name}
+
+    @property
+    def names(self) -> dict[str, Values]:
+        """Every label under which some table shows the run, with the values it spells out."""
+        along = {self.label_along(name): self.spelled_along(name) for name in self.values}
+        return {self.label: self.variation, **along}
+
+    def _labelled(self, values: Values) -> str:
+        return f"{self.plain}{spelled(values)}{MARK if self.label_users else ''}"
 
 
 def label_of(method: MethodEntry, positives: PositivesEntry) -> str:
@@ -41,26 +88,56 @@ def _merged(overrides: tuple[Override, ...], axes: dict[str, str | int]) -> dict
     return values
 
 
-def _run(params: Params, axes: dict[str, str | int]) -> Run:
-    slug = "{dataset}.{encoder}.{method}.{positives}.s{seed}".format(**axes)
+def _pretraining(params: Params, axes: dict[str, str | int], changed: Values) -> dict[str, Any]:
+    """The RunSpec of a run before anything is varied, as plain fields."""
     method = params.methods[str(axes["method"])]
     positives = params.positives[str(axes["positives"])]
-    changed = _merged(params.overrides, axes)
+    recipe, dataset = params.recipes[method.recipe], params.datasets[str(axes["dataset"])]
     weight = changed.get("alignment_weight", method.alignment_weight)
-    pretraining = {
+    return {
         "dataset": axes["dataset"],
-        "normalisation": params.datasets[str(axes["dataset"])].normalisation,
+        "normalisation": recipe.normalisation or dataset.normalisation,
         "encoder": params.encoders[str(axes["encoder"])],
         "method": method.method,
         "method_options": method.options,
         "positives": positives.source,
         "positives_options": positives.options,
         "bank": positives.bank and positives.bank.format(dataset=axes["dataset"]),
+        "pairs": positives.pairs and positives.pairs.format(dataset=axes["dataset"]),
         "alignment_weight": 0.0 if positives.source == "none" else weight,
-        "recipe": params.recipes[method.recipe],
+        "recipe": recipe,
         "seed": axes["seed"],
     }
-    spec = parse(RunSpec, pretraining, f"run {slug}")
+
+
+def _vary(pretraining: dict[str, Any], variation: Values) -> dict[str, Any]:
+    """The same fields with the varied values in their places."""
+    varied = dict(pretraining)
+    if "alignment_weight" in variation:
+        varied["alignment_weight"] = variation["alignment_weight"]
+    if "candidates" in variation:
+        options = {"candidates": variation["candidates"]}
+        varied["positives_options"] = {**pretraining["positives_options"], **options}
+    if "interpolation_weight" in variation:
+        varied["bank"] = bank_with(pretraining["bank"], variation["interpolation_weight"])
+    return varied
+
+
+def _run(params: Params, axes: dict[str, str | int], given: Values) -> Run:
+    """One run; `given` are the values that its grid varies."""
+    method = params.methods[str(axes["method"])]
+    positives = params.positives[str(axes["positives"])]
+    changed = _merged(params.overrides, axes)
+    pretraining = _pretraining(params, axes, changed)
+    bank = params.banks.get(pretraining["bank"])
+    usual = usual_values(positives, bank, pretraining["alignment_weight"])
+    values = usual | given
+    variation = {name: value for name, value in values.items() if value != usual.get(name)}
+    pairs = (params.pairs or {}).get(pretraining["pairs"])
+    users = label_users(method, positives, bank, pairs)
+    slug = "{dataset}.{encoder}.{method}.{positives}.s{seed}".format(**axes)
+    slug += suffix(variation) + (ENDING if users else "")
+    spec = parse(RunSpec, _vary(pretraining, variation), f"run {slug}")
     judged = params.evaluation
     rate = changed.get("linear_learning_rate", judged.linear.learning_rate)
     linear = judged.linear.model_copy(update={"learning_rate": rate})
@@ -69,24 +146,36 @@ def _run(params: Params, axes: dict[str, str | int]) -> Run:
     transfer = judged.transfer and TransferSpec(
         run=slug, datasets=judged.transfer.datasets, logistic=judged.transfer.logistic
     )
-    return Run(slug, axes, label_of(method, positives), spec, probe, transfer)
+    plain = label_of(method, positives)
+    return Run(slug, axes, plain, spec, probe, transfer, values, variation, users)
 
 
-def _claim(runs: dict[str, Run], labels: dict[str, tuple[str, str]], run: Run) -> None:
+def _claim(runs: dict[str, Run], labels: dict[str, tuple[str, str, str]], run: Run) -> None:
     """Add a run, and refuse names that would make two different runs one in a folder or table."""
     known = runs.setdefault(run.slug, run)
-    if known.axes != run.axes:
+    if (known.axes, known.variation) != (run.axes, run.variation):
         raise ConfigError(
-            f'runs: two runs would share the folder "{run.slug}": {known.axes} and {run.axes}; '
-            "rename an entry"
+            f'runs: two runs would share the folder "{run.slug}": {known.axes | known.variation} '
+            f"and {run.axes | run.variation}; rename an entry"
         )
-    pair = (str(run.axes["method"]), str(run.axes["positives"]))
-    owner = labels.setdefault(run.label, pair)
-    if owner != pair:
-        raise ConfigError(
-            f'runs: tables would print "{run.label}" for method {owner[0]} with positives '
-            f"{owner[1]} and for method {pair[0]} with positives {pair[1]}; change a label"
-        )
+    for label, values in run.names.items():
+        mine = (str(run.axes["method"]), str(run.axes["positives"]), spelled(values))
+        owner = labels.setdefault(label, mine)
+        if owner != mine:
+            raise ConfigError(
+                f'runs: tables would print "{label}" for method {owner[0]} with positives '
+                f"{owner[1]}{owner[2]} and for method {mine[0]} with positives {mine[1]}{mine[2]}; "
+                "change a label"
+            )
+
+
+def grid_runs(params: Params, grid: GridEntry) -> Iterator[Run]:
+    """The runs of one grid, in the order written."""
+    varied = varied_by(grid)
+    for point in product(*(getattr(grid, axis) for axis in AXES)):
+        axes = dict(zip(AXES, point, strict=True))
+        for values in product(*varied.values()):
+            yield _run(params, axes, dict(zip(varied, values, strict=True)))
 
 
 def expand_runs(params: Params) -> dict[str, Run]:
@@ -96,13 +185,10 @@ def expand_runs(params: Params) -> dict[str, Run]:
         ConfigError: If there is no run at all, or two different ones have one name or label.
     """
     runs: dict[str, Run] = {}
-    labels: dict[str, tuple[str, str]] = {}
+    labels: dict[str, tuple[str, str, str]] = {}
     for grid in params.runs.values():
-        for point in product(grid.dataset, grid.encoder, grid.method, grid.positives, grid.seed):
-            axes = dict(
-                zip(("dataset", "encoder", "method", "positives", "seed"), point, strict=True)
-            )
-            _claim(runs, labels, _run(params, axes))
+        for run in grid_runs(params, grid):
+            _claim(runs, labels, run)
     if not runs:
         raise ConfigError("runs: no grid is given, so there is nothing to do")
     return runs

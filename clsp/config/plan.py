@@ -20,7 +20,7 @@ class Job:
     """One expected artefact."""
 
     stage: str
-    name: str  # dataset, denoiser, bank or run slug
+    name: str  # dataset, denoiser, bank, pairs or run slug
     spec: dict[str, Any]
     code: str
 
@@ -74,6 +74,11 @@ def pretrain_job(run: Run) -> Job:
     return _job("pretrain-encoder", run.slug, run.spec, "clsp.pretrain.run", *modules)
 
 
+def pairs_job(params: Params, name: str) -> Job:
+    """Mine one set of pairs."""
+    return _job("mine-pairs", name, (params.pairs or {})[name], "clsp.mining.mine")
+
+
 def probe_job(run: Run) -> Job:
     """Linear probe and kNN of one run."""
     return _job("probe-encoder", run.slug, run.probe, "clsp.evaluate.probe")
@@ -120,6 +125,12 @@ def denoisers_needed(params: Params) -> list[str]:
     return list(dict.fromkeys(params.banks[bank].denoiser for bank in banks_needed(params)))
 
 
+def pairs_needed(params: Params) -> list[str]:
+    """Pairs that some run trains on, in the order of params.yaml."""
+    used = {run.spec.pairs for run in expand_runs(params).values()}
+    return [name for name in params.pairs or {} if name in used]
+
+
 def datasets_needed(params: Params) -> list[str]:
     """Datasets that are trained on, drawn from or transferred to."""
     tasks = params.evaluation.transfer.datasets if params.evaluation.transfer else ()
@@ -128,6 +139,7 @@ def datasets_needed(params: Params) -> list[str]:
             [run.spec.dataset for run in expand_runs(params).values()]
             + [params.banks[bank].dataset for bank in banks_needed(params)]
             + [params.denoisers[name].dataset for name in denoisers_needed(params)]
+            + [params.pairs[name].dataset for name in pairs_needed(params)]
             + [*tasks]
         )
     )
@@ -139,7 +151,28 @@ def trained(params: Params) -> dict[str, list[str]]:
         "denoisers": denoisers_needed(params),
         "banks": banks_needed(params),
         "runs": list(expand_runs(params)),
+        "pairs": pairs_needed(params),
     }
+
+
+def _run_jobs(params: Params) -> list[Job]:
+    """Jobs of all runs and pairs: each run in the order of params.yaml, but after what it reads."""
+    runs, jobs, done = expand_runs(params), [], set()
+
+    def add(run: Run) -> None:
+        if run.slug in done:
+            return
+        if run.spec.pairs and run.spec.pairs not in done:
+            add(runs[params.pairs[run.spec.pairs].run])
+            jobs.append(pairs_job(params, run.spec.pairs))
+            done.add(run.spec.pairs)
+        transfer = transfer_job(run)
+        jobs.extend([pretrain_job(run), probe_job(run), *([transfer] if transfer else [])])
+        done.add(run.slug)
+
+    for run in runs.values():
+        add(run)
+    return jobs
 
 
 def expected_jobs(params: Params) -> list[Job]:
@@ -150,7 +183,4 @@ def expected_jobs(params: Params) -> list[Job]:
     jobs += [denoiser_job(params, name) for name in denoisers_needed(params)]
     jobs += [shard_job(params, name) for name in banks for _ in range(params.shards)]
     jobs += [bank_job(params, name) for name in banks]
-    for run in expand_runs(params).values():
-        transfer = transfer_job(run)
-        jobs += [pretrain_job(run), probe_job(run), *([transfer] if transfer else [])]
-    return jobs
+    return jobs + _run_jobs(params)

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from clsp.config.strict import Strict
 from clsp.runtime.errors import ConfigError
-from clsp.runtime.registry import require, settings_class
+from clsp.runtime.registry import names, require, settings_class
 
 
 class Plugin(Strict):
@@ -35,8 +35,23 @@ class Plugin(Strict):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         own = {k: flat.pop(k) for k in list(flat) if k in cls.model_fields}
+        cls._refuse_foreign_options(str(name), flat)
         settings = settings_class(cls.package, name).model_validate(flat)
         return {**own, "options": settings.model_dump(mode="json", exclude_none=True)}
+
+    @classmethod
+    def _refuse_foreign_options(cls, name: str, given: dict[str, Any]) -> None:
+        """Name the owners of an option that the plug-in does not have but others do."""
+        known = settings_class(cls.package, name).model_fields
+        valid = [field for field in cls.model_fields if field != "options"] + [*known]
+        for key in given.keys() - known.keys():
+            others = [o for o in names(cls.package) if o != name]
+            owners = [o for o in others if key in settings_class(cls.package, o).model_fields]
+            if owners:
+                raise ValueError(
+                    f'"{key}" is an option of {", ".join(owners)}, not of {cls.selector} {name}; '
+                    f"valid keys: {', '.join(valid)}"
+                )
 
     def settings(self) -> Any:
         """The options as the plug-in's own Config object."""

@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from clsp.config.chain import check_groups, check_own_pairs, check_pairs
+from clsp.config.comparison import check_comparison
 from clsp.config.grid import expand_runs, matches
 from clsp.config.schema import FIGURES, TABLES, GridEntry, Params
+from clsp.config.variation import check_varied
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.registry import nearest, require
 
@@ -42,12 +45,11 @@ def _check_denoisers(params: Params) -> None:
 
 
 def _check_batch(params: Params, name: str) -> None:
-    settings = params.methods[name].settings()
-    if hasattr(settings, "check_batch"):  # optional: clsp/pretrain/contract.py
-        try:
-            settings.check_batch(params.recipes[params.methods[name].recipe].batch_size)
-        except ValueError as error:
-            raise ConfigError(f"methods.{name}: {error}") from None
+    try:
+        batch_size = params.recipes[params.methods[name].recipe].batch_size
+        params.methods[name].settings().check_batch(batch_size)
+    except ValueError as error:
+        raise ConfigError(f"methods.{name}: {error}") from None
 
 
 def _section(params: Params, axis: str) -> Mapping[str, Any]:
@@ -55,15 +57,17 @@ def _section(params: Params, axis: str) -> Mapping[str, Any]:
 
 
 def _check_sources(params: Params) -> None:
-    """A source that reads a bank names one, and no other does."""
+    """A source that reads a bank or pairs names them, and no other does."""
     for name, entry in params.positives.items():
-        where, needed = f"positives.{name}.bank", entry.settings().needs_bank
-        if needed and entry.bank is None:
-            raise ConfigError(f'{where}: source "{entry.source}" needs the name of a bank')
-        if entry.bank is not None and not needed:
-            raise ConfigError(
-                f'{where}: source "{entry.source}" reads no bank, found "{entry.bank}"'
-            )
+        reads = entry.settings().reads
+        for kind, given in (("bank", entry.bank), ("pairs", entry.pairs)):
+            where, noun = f"positives.{name}.{kind}", "a bank" if kind == "bank" else "pairs"
+            if reads == kind and given is None:
+                raise ConfigError(f'{where}: source "{entry.source}" needs the name of {noun}')
+            if given is not None and reads != kind:
+                raise ConfigError(
+                    f'{where}: source "{entry.source}" reads no {kind}, found "{given}"'
+                )
 
 
 def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
@@ -77,6 +81,13 @@ def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
                 raise ConfigError(
                     f'{where}: bank "{bank}" belongs to dataset "{owner}", '
                     f'but the runs train on "{dataset}"'
+                )
+            held = params.banks[bank].candidates
+            used = params.positives[positives].options.get("candidates", held)
+            if used > held:
+                raise ConfigError(
+                    f"positives.{positives}.candidates: {used} exceeds the {held} candidates of "
+                    f"bank {bank}"
                 )
 
 
@@ -115,6 +126,8 @@ def check_references(params: Params) -> None:
     for name, bank in params.banks.items():
         _known(bank.denoiser, params.denoisers, f"banks.{name}.denoiser", "denoiser")
         _known(bank.dataset, params.datasets, f"banks.{name}.dataset", "dataset")
+    for name, pairs in (params.pairs or {}).items():
+        _known(pairs.dataset, params.datasets, f"pairs.{name}.dataset", "dataset")
     _check_denoisers(params)
     for name, method in params.methods.items():
         _known(method.recipe, params.recipes, f"methods.{name}.recipe", "recipe")
@@ -125,8 +138,13 @@ def check_references(params: Params) -> None:
             for value in getattr(grid, axis):
                 _known(value, _section(params, axis), f"runs.{name}.{axis}", axis)
         _check_banks(params, f"runs.{name}", grid)
+        check_own_pairs(params, f"runs.{name}", grid)
+        check_groups(params, f"runs.{name}", grid)
+        check_varied(params, name, grid)
     if params.evaluation.transfer:
         for task in params.evaluation.transfer.datasets:
             _known(task, params.datasets, "evaluation.transfer.datasets", "dataset")
     _check_plugins(params)
+    check_pairs(params)
+    check_comparison(params)
     _check_overrides(params)

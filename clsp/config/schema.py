@@ -21,6 +21,7 @@ from clsp.config.strict import (
     PositiveInt,
     Seed,
     Share,
+    Slug,
     Strict,
     Text,
 )
@@ -33,6 +34,7 @@ METHODS = "clsp.pretrain.methods"
 POSITIVES = "clsp.pretrain.positives"
 TABLES = "clsp.report.tables"
 FIGURES = "clsp.report.figures"
+LARGEST_SIGMA = 8.0  # pixels; a recipe's largest blur sets the width of all its kernels
 
 
 class Normalisation(Strict):
@@ -132,7 +134,7 @@ class EncoderSpec(Strict):
     """A torchvision ResNet with the stem of methods.md 1.1 and an adjustable width."""
 
     architecture: Literal["resnet18", "resnet50"]
-    stem: Literal["small", "mid", "big"]
+    stem: Literal["small", "small_padding_2", "mid", "big"]
     width: PositiveInt  # channels of the first stage; 64 is torchvision's
 
 
@@ -146,15 +148,32 @@ class JitterSpec(Strict):
     hue: Annotated[float, Field(ge=0, le=0.5)]
 
 
+class BlurSpec(Strict):
+    """Gaussian blur; standard deviation in pixels of the view, drawn uniformly."""
+
+    probability: Fraction
+    sigma: tuple[PositiveFloat, PositiveFloat]
+
+    @model_validator(mode="after")
+    def _check(self) -> "BlurSpec":
+        low, high = self.sigma
+        if low > high or high > LARGEST_SIGMA:
+            raise ValueError(
+                f"sigma must be low <= high <= {LARGEST_SIGMA} pixels, found {low}, {high}"
+            )
+        return self
+
+
 class ViewSpec(Strict):
     """How one augmented view is drawn: the probabilities of a recipe."""
 
     crop_scale: tuple[Fraction, Fraction]
     crop_ratio: tuple[PositiveFloat, PositiveFloat]
-    interpolation: Literal["bilinear"]
+    interpolation: Literal["bilinear", "bicubic"]
     flip: Fraction
     jitter: JitterSpec
     grayscale: Fraction
+    blur: BlurSpec | None = None
     solarize: Fraction
 
     @model_validator(mode="after")
@@ -166,18 +185,32 @@ class ViewSpec(Strict):
         return self
 
 
+class LarsSpec(Strict):
+    """Layer-wise rate scaling as in solo-learn (methods.md 1.3)."""
+
+    trust: PositiveFloat  # eta
+    clip: bool  # the scaled rate never exceeds the rate itself
+
+
 class RecipeSpec(Strict):
     """Everything about optimisation and views that a method's authors publish."""
 
+    family: Name  # whose recipe it is; one table compares runs of one family (comparison.recipes)
     epochs: PositiveInt
     batch_size: Annotated[int, Field(ge=2)]
-    optimizer: Literal["sgd"]
+    optimizer: Literal["sgd", "lars"]
+    lars: LarsSpec | None = None  # for the optimizer lars, and only for it
     learning_rate: PositiveFloat
+    learning_rate_scaling: Literal["none", "batch_256"]  # batch_256: times batch_size / 256
     momentum: Share
-    weight_decay: NonNegativeFloat  # on every parameter, as the authors do
+    weight_decay: NonNegativeFloat
+    weight_decay_on: Literal["all", "weights"]  # weights: not on norms and biases
+    schedule: Literal["epoch", "step"]  # how often the rate changes
     warmup_epochs: NonNegativeInt
-    warmup_start: NonNegativeFloat  # learning rate of epoch 0
-    views: ViewSpec
+    warmup_start: NonNegativeFloat  # learning rate of the first epoch or step, never scaled
+    normalisation: Normalisation | None = None  # before the dataset's own
+    views: ViewSpec  # of view 1 and of the positive
+    second_view: ViewSpec | None = None  # of view 2, where it differs
 
     @model_validator(mode="after")
     def _check(self) -> "RecipeSpec":
@@ -185,7 +218,19 @@ class RecipeSpec(Strict):
             raise ValueError(
                 f"warmup_epochs must be below epochs {self.epochs}, found {self.warmup_epochs}"
             )
+        if (self.lars is None) == (self.optimizer == "lars"):
+            found = "none" if self.lars is None else "one"
+            raise ValueError(
+                f"optimizer lars and a section lars belong together, found optimizer "
+                f"{self.optimizer} and {found}"
+            )
         return self
+
+    @property
+    def peak(self) -> float:
+        """Learning rate after warm-up."""
+        scaled = self.learning_rate_scaling == "batch_256"
+        return self.learning_rate * (self.batch_size / 256 if scaled else 1)
 
 
 class MethodEntry(Plugin):
@@ -199,8 +244,17 @@ class MethodEntry(Plugin):
     alignment_weight: NonNegativeFloat  # lambda
 
 
+class PairsSpec(Strict):
+    """Pairs of training images that a frozen encoder holds to be alike (SePP, methods.md 2.14)."""
+
+    dataset: Name  # whose training images are paired
+    run: Slug  # of this suite, whose encoder judges; it may have been trained on another dataset
+    neighbours: PositiveInt  # i and j pair up if each is among the other's so many nearest
+    threshold: Annotated[float, Field(ge=-1, le=1)]  # least cosine of the features
+
+
 class PositivesEntry(Plugin):
-    """A positive source; the bank's name may contain {dataset}."""
+    """A positive source; the names of its bank or pairs may contain {dataset}."""
 
     package = POSITIVES
     selector = "source"
@@ -208,6 +262,7 @@ class PositivesEntry(Plugin):
     # Pattern around the method's label, such as "CLSP-{method}".
     label: Annotated[Text, AfterValidator(template_of("method"))]
     bank: Annotated[Text, AfterValidator(template_of("dataset"))] | None = None
+    pairs: Annotated[Text, AfterValidator(template_of("dataset"))] | None = None
 
 
 class RunSpec(Strict):
@@ -221,19 +276,37 @@ class RunSpec(Strict):
     positives: Name
     positives_options: dict[str, Any]
     bank: Name | None = None
+    pairs: Name | None = None
     alignment_weight: NonNegativeFloat
     recipe: RecipeSpec
     seed: Seed
 
 
-class GridEntry(Strict):
-    """A grid of runs: the product of its axes."""
+SomeNames = Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
+SomeSeeds = Annotated[tuple[Seed, ...], Field(min_length=1), Distinct]
+SomeCounts = Annotated[tuple[PositiveInt, ...], Field(min_length=1), Distinct]
+SomeWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1), Distinct]
+SomeFractions = Annotated[tuple[Fraction, ...], Field(min_length=1), Distinct]
 
-    dataset: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
-    encoder: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
-    method: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
-    positives: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
-    seed: Annotated[tuple[Seed, ...], Field(min_length=1), Distinct]
+
+class GridEntry(Strict):
+    """A grid of runs: the product of its axes. The last three vary an entry's value (ablations)."""
+
+    dataset: SomeNames
+    encoder: SomeNames
+    method: SomeNames
+    positives: SomeNames
+    seed: SomeSeeds
+    alignment_weight: SomeWeights | None = None
+    candidates: SomeCounts | None = None
+    interpolation_weight: SomeFractions | None = None
+
+
+class ComparisonEntry(Strict):
+    """What the tables of this file may set side by side."""
+
+    recipes: Literal["single", "mixed"]  # mixed: several recipe families, and tables say so
+    labels: Literal["refused", "marked"]  # marked: methods and sources may use labels, and say so
 
 
 class Override(Strict):
@@ -262,7 +335,9 @@ class Params(Strict):
     recipes: dict[Name, RecipeSpec]
     methods: dict[Name, MethodEntry]
     positives: dict[Name, PositivesEntry]
+    pairs: dict[Name, PairsSpec] | None = None
     runs: dict[Name, GridEntry]
+    comparison: ComparisonEntry
     overrides: tuple[Override, ...]
     evaluation: EvaluationEntry
     tables: Annotated[tuple[Name, ...], Distinct]

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+NO_GROUP = -1
 Picture = Image.Image | np.ndarray  # an RGB image, or uint8 (H, W, 3)
 
 
@@ -60,6 +61,7 @@ class Item(NamedTuple):
 
     open: Callable[[], Picture]
     label: int
+    group: int = NO_GROUP
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ class Source:
     Attributes:
         classes: Names; a label indexes them.
         splits: Images per split, "train", "val" and "test"; val is empty where nobody defines one.
+        groups: Names, where the training images come in groups; an item's group indexes them.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, list[Item]]
+    groups: tuple[str, ...] | None = None

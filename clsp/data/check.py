@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from clsp.config.grid import expand_runs
-from clsp.config.plan import banks_needed, datasets_needed, denoisers_needed, prepare_job
+from clsp.config.plan import (
+    banks_needed,
+    datasets_needed,
+    denoisers_needed,
+    pairs_needed,
+    prepare_job,
+)
 from clsp.config.schema import Params
 from clsp.runtime.canonical import canonical_json, read_json
 from clsp.runtime.errors import ClspError, ConfigError, DataError
@@ -58,6 +64,19 @@ def _demands(params: Params, shards: int) -> Iterator[tuple[str, int, str]]:
         yield f"denoisers.{name}.batch_size", denoiser.batch_size, denoiser.dataset
     for name in banks_needed(params):
         yield "shards", shards, params.banks[name].dataset
+    for name in pairs_needed(params):
+        yield f"pairs.{name}.neighbours", params.pairs[name].neighbours, params.pairs[name].dataset
+
+
+def _unusable(params: Params, counts: Mapping[str, Counts]) -> Iterator[str]:
+    """What methods themselves find wrong with the number of images that they train on."""
+    for run in expand_runs(params).values():
+        name, dataset = run.axes["method"], run.spec.dataset
+        if dataset in counts:
+            try:
+                params.methods[str(name)].settings().check_images(counts[dataset].train)
+            except ValueError as error:
+                yield f"methods.{name}: {error} of dataset {dataset}"
 
 
 def _labelled(params: Params) -> Iterator[str]:
@@ -80,6 +99,7 @@ def find_problems(params: Params, shards: int, counts: Mapping[str, Counts]) -> 
         for key, value, name in _demands(params, shards)
         if name in counts and value > counts[name].train
     ]
+    lines += _unusable(params, counts)
     for name in _labelled(params):
         for split in JUDGED if name in counts else ():
             found = getattr(counts[name], f"{split}_classes")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clsp.data.groups import groups_file
 from clsp.data.tree import walk
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import DataError
@@ -21,13 +22,16 @@ from clsp.runtime.files import write_atomic
 CACHE = Path(".clsp") / "fingerprints.json"
 SETTLED = 2.0  # seconds; a file written later may change again within one tick of its time stamp
 
-Hashes = dict[str, list[Any]]  # path below the root -> [size, mtime, ctime (ns), sha256]
+Hashes = dict[str, list[Any]]  # name of a file -> [size, mtime, ctime (ns), sha256]
 
 
-def _files(root: Path) -> Iterator[Path]:
+def _files(root: Path, groups: str | None) -> Iterator[tuple[str, Path]]:
+    """Every file that the dataset reads, by a name that is the same on every machine."""
     for classes in walk(root).values():
         for files in classes.values():
-            yield from files
+            yield from ((str(path.relative_to(root)), path) for path in files)
+    if groups is not None:
+        yield f"groups: {groups}", groups_file(root, groups)
 
 
 def _state(path: Path) -> list[int]:
@@ -38,11 +42,11 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def _hashes(root: Path, known: Hashes) -> Hashes:
+def _hashes(root: Path, groups: str | None, known: Hashes) -> Hashes:
     """Hash every file that the dataset reads, taking from `known` what is unchanged."""
     found: Hashes = {}
-    for path in _files(root):
-        name, state = str(path.relative_to(root)), _state(path)
+    for name, path in _files(root, groups):
+        state = _state(path)
         kept = known.get(name)
         same = isinstance(kept, list) and len(kept) == 4 and kept[:3] == state
         found[name] = kept if same else [*state, sha256_file(path)]
@@ -76,7 +80,7 @@ def _remember(root: str, hashes: Hashes, before: dict[str, Hashes]) -> None:
 
 
 def read_fingerprint(spec: Any) -> str:
-    """Hash the relative path and the bytes of every file that a dataset reads, all of them now.
+    """Hash the name and the bytes of every file that a dataset reads, all of them now.
 
     Args:
         spec: A DatasetSpec.
@@ -89,7 +93,8 @@ def read_fingerprint(spec: Any) -> str:
     """
     if spec.kind != "image_folder":
         return ""
-    return _digest(_hashes(Path(spec.options["root"]).expanduser(), {}))
+    root = Path(spec.options["root"]).expanduser()
+    return _digest(_hashes(root, spec.options.get("groups"), {}))
 
 
 def fingerprint(spec: Any, card: Path | None) -> str:
@@ -112,6 +117,6 @@ def fingerprint(spec: Any, card: Path | None) -> str:
         if isinstance(recorded, dict) and recorded.get("fingerprint"):
             return str(recorded["fingerprint"])
     before, name = _remembered(), str(root.resolve())
-    hashes = _hashes(root, before.get(name, {}))
+    hashes = _hashes(root, spec.options.get("groups"), before.get(name, {}))
     _remember(name, hashes, before)
     return _digest(hashes)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clsp.config.schema import KINDS, DatasetSpec
-from clsp.data.catalog import Item, Source
+from clsp.data.catalog import NO_GROUP, Item, Source
 from clsp.data.fingerprint import read_fingerprint
 from clsp.data.pictures import fit
 from clsp.data.prepared import SPLITS
@@ -152,6 +152,14 @@ def _describe_splits(chosen: dict[str, list[Item]], classes: int) -> dict[str, A
     return {"splits": splits, "counts": counts}
 
 
+def _describe_groups(source: Source, items: list[Item]) -> dict[str, Any]:
+    """Group numbers of the training images, in the order of their rows; nothing without groups."""
+    if source.groups is None:
+        return {}
+    numbers = [item.group for item in items]
+    return {"groups": numbers, "group_count": len({n for n in numbers if n != NO_GROUP})}
+
+
 def _describe_origin(spec: DatasetSpec, known: Any) -> dict[str, Any]:
     miniature = spec.options.get("source") == "miniature"
     drawn = {
@@ -195,6 +203,7 @@ def prepare_dataset(
         "limit": spec.limit,
         "classes": list(source.classes),
         **_describe_splits(chosen, len(source.classes)),
+        **_describe_groups(source, chosen["train"]),
         "mean": sums.mean(),
         "std": sums.std(),
         "images_sha256": sha256_array(np.load(images, mmap_mode="r", allow_pickle=False)),

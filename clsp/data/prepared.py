@@ -53,6 +53,12 @@ class Prepared:
         """Per-channel standard deviation of the training images scaled to [0, 1]."""
         return self.card["std"]
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Group number of each training image, int64 (N,), or None where no groups are known."""
+        found = self.card.get("groups")
+        return None if found is None else np.array(found, dtype=np.int64)
+
     def split(self, name: str) -> Split:
         """One of "train", "val" (may be empty) and "test".
 

@@ -1,8 +1,9 @@
 """Augmented views, made in batches where the images are, each sample with its own parameters (D08).
 
-The CLSP authors' pipeline (methods.md 3.1): RandomResizedCrop -> ColorJitter -> horizontal flip
--> grayscale -> solarize, normalised by the caller. Parameters have torchvision's distributions and
-are keyed by (key; image, epoch, view), so a view never depends on batch size, order or restarts.
+RandomResizedCrop -> ColorJitter -> grayscale -> Gaussian blur -> solarize, and a horizontal flip,
+which commutes with them. That is solo-learn's pipeline (methods.md 3.2) and, without the blur, the
+CLSP authors' (3.1); the caller normalises. Parameters have torchvision's distributions and are
+keyed by (key; image, epoch, view), so a view never depends on batch size, order or restarts.
 """
 
 import math
@@ -13,24 +14,17 @@ import torch
 from torch import Tensor
 
 from clsp.config.schema import JitterSpec, ViewSpec
+from clsp.data.blur import draw_sigma, gaussian_blur
 from clsp.data.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, luminance, shift_hue, solarize
+from clsp.data.resample import Boxes, crop_and_resize
 from clsp.runtime.rng import uniform
 
 TRIES = 10  # of RandomResizedCrop, before it falls back to the centre
 BLENDS = tuple(permutations((BRIGHTNESS, CONTRAST, SATURATION)))
-# Uniform numbers of one sample: 2 per try of the crop and 2 for its place, 6 for jitter, 3 more.
-CROP, JITTER, FLIP, GREY, SOLARIZE = slice(0, 22), slice(22, 28), 28, 29, 30
-DRAWS = 31
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Crops in whole pixels, each field int64 (B,)."""
-
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
+# Uniform numbers of one sample: 2 per try of the crop and 2 for its place, 6 for jitter, 5 more.
+# Append only: a number is known by its place, so moving one would change every run.
+CROP, JITTER, FLIP, GREY, SOLARIZE, BLUR, SIGMA = slice(0, 22), slice(22, 28), 28, 29, 30, 31, 32
+DRAWS = 33
 
 
 @dataclass(frozen=True)
@@ -102,37 +96,6 @@ def draw_jitter(u: Tensor, spec: JitterSpec) -> Jitter:
     return Jitter(kinds, factors.gather(1, kinds), hue, order % 4)
 
 
-def _hat(start: Tensor, length: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
-    """Bilinear weights that stretch pixels [start, start + length) to `size`, (B, size, size).
-
-    A crop is never larger than its output here, so antialiasing, which only matters when an image
-    shrinks, changes nothing. Sampling points are clamped to the crop: its edge is repeated.
-    """
-    target = torch.arange(size, device=start.device, dtype=torch.float32)
-    place = (target + 0.5) * (length[:, None] / size) - 0.5  # half-pixel centres
-    place = place.clamp(min=0).minimum(length[:, None] - 1.0) + start[:, None]  # (B, size)
-    if mirrored is not None:
-        place = torch.where(mirrored[:, None], place.flip(1), place)
-    return (1 - (place[:, :, None] - target).abs()).clamp_(min=0)
-
-
-def crop_and_resize(images: Tensor, boxes: Boxes, mirrored: Tensor | None = None) -> Tensor:
-    """Bilinear crop back to full size, optionally mirrored left to right.
-
-    Args:
-        images: (B, C, H, W), float.
-        boxes: Crops that lie inside the images.
-        mirrored: bool (B,), or None for no image.
-
-    Returns:
-        (B, C, H, W).
-    """
-    height, width = images.shape[2:]
-    rows = _hat(boxes.top, boxes.height, height)  # (B, H, H)
-    columns = _hat(boxes.left, boxes.width, width, mirrored)  # (B, W, W)
-    return rows[:, None] @ images @ columns[:, None].mT
-
-
 def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
     """Colour jitter; images (B, 3, H, W) in [0, 1].
 
@@ -167,14 +130,19 @@ def make_views(
     """
     u = uniform(key, index, epoch, view, count=DRAWS)
     pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-    # A mirror image commutes with all colour operations, so it is folded into the crop.
+    # A mirror image commutes with all that follows, so it is folded into the crop.
     mirrored = u[:, FLIP] < spec.flip if spec.flip > 0 else None
-    pixels = crop_and_resize(pixels, draw_boxes(u[:, CROP], images.shape[1:3], spec), mirrored)
+    boxes = draw_boxes(u[:, CROP], images.shape[1:3], spec)
+    pixels = crop_and_resize(pixels, boxes, mirrored, interpolation=spec.interpolation)
     if spec.jitter.probability > 0:
         pixels = apply_jitter(pixels, draw_jitter(u[:, JITTER], spec.jitter))
     if spec.grayscale > 0:
         grey = (u[:, GREY] < spec.grayscale).view(-1, 1, 1, 1)
         pixels = torch.where(grey, luminance(pixels), pixels)
+    if spec.blur is not None and spec.blur.probability > 0:
+        sigma = draw_sigma(u[:, SIGMA], spec.blur)
+        chosen = (u[:, BLUR] < spec.blur.probability).view(-1, 1, 1, 1)
+        pixels = torch.where(chosen, gaussian_blur(pixels, sigma, spec.blur.sigma[1]), pixels)
     if spec.solarize > 0:
         chosen = (u[:, SOLARIZE] < spec.solarize).view(-1, 1, 1, 1)
         pixels = torch.where(chosen, solarize(pixels), pixels)

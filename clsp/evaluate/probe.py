@@ -8,10 +8,10 @@ import numpy as np
 
 from clsp.config.evaluation import KnnSpec, ProbeSpec
 from clsp.evaluate import linear as probe
-from clsp.evaluate.features import FrozenEncoder, batch_size_for, extract, open_frozen
 from clsp.evaluate.knn import neighbours, votes
 from clsp.evaluate.labelled import Task, open_task
 from clsp.evaluate.metrics import Judged, count_correct, make_result, write_arrays, write_results
+from clsp.models.features import FrozenEncoder, batch_size_for, extract, open_frozen
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.stage import Input, Outcome, Output

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from clsp.config.evaluation import LogisticSpec, TransferSpec
-from clsp.evaluate.features import FrozenEncoder, batch_size_for, extract, open_frozen
 from clsp.evaluate.labelled import Task, open_task
 from clsp.evaluate.logistic import Fit, LogisticRegression, grid
 from clsp.evaluate.metrics import (
@@ -22,6 +21,7 @@ from clsp.evaluate.metrics import (
     write_arrays,
     write_results,
 )
+from clsp.models.features import FrozenEncoder, batch_size_for, extract, open_frozen
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.progress import Progress

@@ -14,14 +14,16 @@ from clsp.runtime.errors import DataError
 from clsp.runtime.manifest import Artefact
 
 LAYOUTS = {"resnet18": (BasicBlock, (2, 2, 2, 2)), "resnet50": (Bottleneck, (3, 4, 6, 3))}
+PADDING = {"small": 1, "small_padding_2": 2, "mid": 1, "big": 3}  # of the first convolution
 FILE = "encoder.safetensors"
 
 
 class Encoder(nn.Module):
     """ResNet without its classifier; parameter names are torchvision's, so weights interchange.
 
-    Stems (methods.md 1.1, the CLSP authors' code): "small" 3x3 stride 1 padding 1 without max
-    pooling (32 px and below), "mid" the same with max pooling (64 px), "big" torchvision's own.
+    Stems (methods.md 1.1): "small" 3x3 stride 1 padding 1 without max pooling (32 px and below),
+    "mid" the same with max pooling (64 px), "big" torchvision's own, all as in the CLSP authors'
+    code; "small_padding_2" is "small" with padding 2, solo-learn's stem for CIFAR.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
@@ -29,17 +31,18 @@ class Encoder(nn.Module):
         block, depths = LAYOUTS[spec.architecture]
         width = self.inplanes = spec.width
         big = spec.stem == "big"
+        small = spec.stem in ("small", "small_padding_2")
         self.conv1 = nn.Conv2d(
             3,
             width,
             kernel_size=7 if big else 3,
             stride=2 if big else 1,
-            padding=3 if big else 1,
+            padding=PADDING[spec.stem],
             bias=False,
         )
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if spec.stem == "small" else nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
         self.layer1 = self._stage(block, width, depths[0], stride=1)
         self.layer2 = self._stage(block, 2 * width, depths[1], stride=2)
         self.layer3 = self._stage(block, 4 * width, depths[2], stride=2)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from clsp.pretrain.contract import Batch
+
 GPUS = 4  # the authors' README
 
 
@@ -46,8 +48,8 @@ def forward_views(network: nn.Module, views: list[Tensor], forward: str) -> list
     """Embed several views in one call of the method.
 
     Args:
-        network: Maps (B, 3, H, W) to (B, D).
-        views: Normalised images, (B, 3, H, W) each.
+        network: Maps (B, 3, H, W) to (B, D), or embeddings to predictions.
+        views: Normalised images, (B, 3, H, W) each, or what the network takes.
         forward: "joint", "separate" or "four_gpu"; see the module's text.
 
     Returns:
@@ -58,3 +60,21 @@ def forward_views(network: nn.Module, views: list[Tensor], forward: str) -> list
     images = torch.cat(views)
     embeddings = network(images) if forward == "joint" else forward_as_four_gpus(network, images)
     return list(embeddings.chunk(len(views)))
+
+
+def forward_batch(
+    network: nn.Module, batch: Batch, forward: str
+) -> tuple[list[Tensor], Tensor | None]:
+    """Embed the two views and, last, the positive.
+
+    Args:
+        network: Maps (B, 3, H, W) to (B, D).
+        batch: Views and perhaps a positive.
+        forward: As in `forward_views`.
+
+    Returns:
+        The views' embeddings, (B, D) each, and the positive's or None.
+    """
+    shown = batch.views if batch.positive is None else [*batch.views, batch.positive]
+    first, second, *rest = forward_views(network, shown, forward)
+    return [first, second], rest[0] if rest else None

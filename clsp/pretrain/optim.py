@@ -1,49 +1,142 @@
-"""Optimizer and learning rate of a recipe."""
+"""Optimizer, parameter groups and learning rate of a recipe."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clsp.config.schema import RecipeSpec
+from clsp.pretrain.contract import Group, Method
+
+TINY = 1e-8  # methods.md 1.3
 
 
-def learning_rate(recipe: RecipeSpec, epoch: int) -> float:
-    """The rate used in an epoch: linear warm-up, then half a cosine to 0 (methods.md 1.4, CLSP).
+def learning_rate(
+    recipe: RecipeSpec, step: int, per_epoch: int, peak: float | None = None
+) -> float:
+    """The rate used in a step: linear warm-up, then half a cosine to 0 (methods.md 1.4).
 
-    Warm-up starts at `warmup_start`, reaches the peak in its last epoch and the next epoch holds
-    it, as LinearWarmupCosineAnnealingLR does in the authors' code.
+    Warm-up starts at `warmup_start`, reaches the peak at its last position and the next position
+    holds it, as LinearWarmupCosineAnnealingLR does in the authors' code and in solo-learn.
+    Positions are epochs in the CLSP authors' recipes and steps in solo-learn's (`schedule`).
 
     Args:
         recipe: Gives peak, warm-up and number of epochs.
-        epoch: From 0.
+        step: From 0.
+        per_epoch: Steps per epoch.
+        peak: Of a group with a rate of its own; None for the recipe's.
 
     Returns:
         Learning rate per step.
     """
-    peak, warmup = recipe.learning_rate, recipe.warmup_epochs
-    if epoch < warmup:
-        rise = (peak - recipe.warmup_start) / max(warmup - 1, 1)
-        return recipe.warmup_start + rise * epoch
-    return peak * (1 + math.cos(math.pi * (epoch - warmup) / (recipe.epochs - warmup))) / 2
+    unit = per_epoch if recipe.schedule == "step" else 1
+    place = step if recipe.schedule == "step" else step // per_epoch
+    top = recipe.peak if peak is None else peak
+    warmup, total = recipe.warmup_epochs * unit, recipe.epochs * unit
+    if place < warmup:
+        return recipe.warmup_start + (top - recipe.warmup_start) / max(warmup - 1, 1) * place
+    return top * (1 + math.cos(math.pi * (place - warmup) / (total - warmup))) / 2
+
+
+class Lars(torch.optim.Optimizer):
+    """Layer-wise adaptive rates with heavy-ball momentum, as in solo-learn (methods.md 1.3).
+
+    For a tensor that takes weight decay, r = trust |p| / (|grad| + wd |p| + 1e-8), with clipping
+    r = min(r / lr, 1), and d = r (grad + wd p); if either norm is 0, d = grad. A tensor without
+    weight decay has d = grad. Then buf = momentum buf + d (buf = d at first) and p <- p - lr buf.
+    Groups carry `adapted`, which says whether the first rule holds.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], trust: float, clip: bool) -> None:
+        super().__init__(groups, {"trust": trust, "clip": clip, "adapted": True})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:
+        """Update every parameter that has a gradient; no closure is taken."""
+        for group in self.param_groups:
+            used = [p for p in group["params"] if p.grad is not None]
+            if not used:
+                continue
+            changes = [p.grad for p in used]
+            if group["adapted"]:
+                changes = self._adapted(used, changes, group)
+            buffers = [
+                self._buffer(p, change, group) for p, change in zip(used, changes, strict=True)
+            ]
+            torch._foreach_add_(used, buffers, alpha=-group["lr"])
+
+    @staticmethod
+    def _adapted(used: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        sizes, slopes = (torch.stack(torch._foreach_norm(tensors)) for tensors in (used, grads))
+        decay = group["weight_decay"]
+        ratio = group["trust"] * sizes / (slopes + decay * sizes + TINY)
+        if group["clip"]:
+            ratio = (ratio / group["lr"]).clamp(max=1)
+        active = (sizes > 0) & (slopes > 0)
+        ratio = torch.where(active, ratio, torch.ones_like(ratio))
+        decays = torch.where(active, decay * ratio, torch.zeros_like(ratio))
+        return [
+            r * grad + d * p
+            for r, d, grad, p in zip(ratio.unbind(), decays.unbind(), grads, used, strict=True)
+        ]
+
+    def _buffer(self, parameter: Tensor, change: Tensor, group: dict[str, Any]) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = change.clone()
+        else:
+            state["momentum_buffer"].mul_(group["momentum"]).add_(change)
+        return state["momentum_buffer"]
+
+
+def _groups(method: Method) -> list[Group]:
+    """The method's own groups, and one with everything else that is trained."""
+    own = method.groups() if hasattr(method, "groups") else []
+    own = [Group(list(group.parameters), group.rate, group.constant) for group in own]
+    taken = {id(parameter) for group in own for parameter in group.parameters}
+    rest = [p for p in method.parameters() if p.requires_grad and id(p) not in taken]
+    return [Group(rest), *own]
+
+
+def _split(group: Group, recipe: RecipeSpec) -> list[dict[str, Any]]:
+    """Optimizer groups: tensors with weight decay, and those that the recipe leaves out."""
+    whole = recipe.weight_decay_on == "all"
+    trained = [p for p in group.parameters if p.requires_grad]
+    decayed = [p for p in trained if whole or p.ndim > 1]
+    bare = [p for p in trained if not whole and p.ndim <= 1]
+    scale = recipe.peak / recipe.learning_rate
+    common = {
+        "peak": recipe.peak if group.rate is None else group.rate * scale,
+        "constant": group.constant,
+        "momentum": recipe.momentum,
+    }
+    common["lr"] = common["peak"]
+    parts = [
+        {"params": decayed, "weight_decay": recipe.weight_decay, "adapted": True},
+        {"params": bare, "weight_decay": 0.0, "adapted": False},
+    ]
+    return [{**common, **part} for part in parts if part["params"]]
 
 
 def build_optimizer(method: nn.Module, recipe: RecipeSpec) -> torch.optim.Optimizer:
-    """Plain SGD over everything that requires a gradient.
+    """The recipe's optimizer over everything that requires a gradient.
 
-    Weight decay acts on biases and batch norm too, as in the authors' code (methods.md 3.1).
+    The CLSP authors' SGD decays biases and batch norm too, solo-learn's LARS does not (methods.md
+    7, 16): `weight_decay_on`. Rates are set by `set_learning_rates`.
     """
-    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(
-        trained,
-        lr=learning_rate(recipe, 0),
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        foreach=True,
-    )
+    groups = [part for group in _groups(method) for part in _split(group, recipe)]
+    if recipe.lars is not None:
+        return Lars(groups, recipe.lars.trust, recipe.lars.clip)
+    return torch.optim.SGD(groups, lr=recipe.peak, foreach=True)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every parameter group."""
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, recipe: RecipeSpec, step: int, per_epoch: int
+) -> float:
+    """Set the rate of every parameter group for a step; returns the recipe's own."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        constant, peak = group["constant"], group["peak"]
+        group["lr"] = peak if constant else learning_rate(recipe, step, per_epoch, peak)
+    return learning_rate(recipe, step, per_epoch)

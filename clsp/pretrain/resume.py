@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clsp.runtime.checkpoint import SAVE_EVERY, load_state, save_state
-from clsp.runtime.errors import ClspError
+from clsp.runtime.errors import DivergedError
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +76,23 @@ class Resume:
         """Whether it is time to save."""
         return time.monotonic() - self.saved >= SAVE_EVERY
 
+    @property
+    def kept(self) -> str:
+        """The last good state, for a message."""
+        state = load_state(self.folder)
+        if state is None:
+            return "no state had been saved yet"
+        return f"the last good state, after step {state['step']}, is kept in {self.folder}"
+
     def save(self, position: Position) -> None:
         """Save, unless the weights are no longer finite: the last good state then stays.
 
         Raises:
-            ClspError: If a weight is NaN or infinite.
+            DivergedError: If a weight is NaN or infinite.
         """
         for name, parameter in self.method.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
-                raise ClspError(
+                raise DivergedError(
                     f"step {position.step}: {name} is no longer finite, so training stopped; "
                     f"the last good state is kept in {self.folder}"
                 )

@@ -7,6 +7,7 @@ from typing import Any
 from clsp.config.grid import Run, expand_runs
 from clsp.config.plan import pretrain_job, probe_job, transfer_job
 from clsp.config.schema import Params
+from clsp.config.variation import number
 from clsp.report.escape import write_csv
 from clsp.report.records import Records, manifest_digest
 from clsp.runtime.canonical import canonical_json, sha256_json
@@ -21,6 +22,9 @@ COLUMNS = (
     "encoder",
     "method",
     "positives",
+    "variation",
+    "recipe",
+    "uses_labels",
     "seed",
     "task",
     "protocol",
@@ -41,6 +45,22 @@ COLUMNS = (
 )
 
 Row = dict[str, Any]
+Name = tuple[str, str, str]  # dataset, encoder and label: what names a row of a table
+
+
+def ordinary_runs(params: Params) -> list[Run]:
+    """The runs in which no grid varied anything: what tables and figures compare."""
+    return [run for run in expand_runs(params).values() if not run.variation]
+
+
+def runs_by_name(params: Params) -> dict[Name, list[Run]]:
+    """The runs behind every row that some table may have, one per seed."""
+    found: dict[Name, list[Run]] = {}
+    for run in expand_runs(params).values():
+        for label in run.names:
+            name = (str(run.axes["dataset"]), str(run.axes["encoder"]), label)
+            found.setdefault(name, []).append(run)
+    return found
 
 
 def expected_numbers(run: Run) -> dict[str, list[tuple[str, str, str]]]:
@@ -84,7 +104,14 @@ def _origin(artefact: Artefact, records: Records) -> Row:
 
 def _rows(run: Run, records: Records) -> Iterator[Row]:
     artefacts = current_artefacts(run, records)
-    common = {**run.axes, "run": run.slug, "label": run.label}
+    common = {
+        **run.axes,
+        "run": run.slug,
+        "label": run.label,
+        "variation": " ".join(f"{name}={number(v)}" for name, v in run.variation.items()),
+        "recipe": run.spec.recipe.family,
+        "uses_labels": "yes" if run.label_users else "no",
+    }
     # A probe counts only if the encoder it judged is the one params.yaml asks for.
     trained = "pretrain-encoder" in artefacts
     for stage, numbers in expected_numbers(run).items():
@@ -95,7 +122,7 @@ def _rows(run: Run, records: Records) -> Iterator[Row]:
             key = {"task": task, "protocol": protocol, "variant": variant}
             record = results.get((task, protocol, variant))
             fields = {c: record.get(c) for c in COLUMNS if c in record} if record else {}
-            known = {**common, **(origin if record else {}), **fields, **key}
+            known = {**fields, **common, **(origin if record else {}), **key}
             yield {c: known.get(c) for c in COLUMNS} | {"status": "done" if record else "missing"}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsp.config.grid import Run, expand_runs
-from clsp.config.plan import banks_needed, datasets_needed, expected_jobs
+from clsp.config.plan import banks_needed, datasets_needed, expected_jobs, pairs_needed
 from clsp.config.schema import Params
 from clsp.report.collect import current_artefacts, expected_numbers, results_of
 from clsp.report.records import SHARD, Records, manifest_digest, name_of, shard_of
@@ -68,6 +68,7 @@ class Group:
 
     anchor: str
     title: str
+    ordinary: bool  # no grid varied anything: a method on its own, not a step of an ablation
     runs: list[Custody] = field(default_factory=list)
 
 
@@ -153,7 +154,8 @@ def build_groups(params: Params, records: Records) -> list[Group]:
     for run in expand_runs(params).values():
         axes = (str(run.axes["dataset"]), str(run.axes["encoder"]), run.label)
         anchor = group_anchor(*axes)
-        group = groups.setdefault(anchor, Group(anchor, f"{axes[2]} on {axes[0]}, {axes[1]}"))
+        title = f"{axes[2]} on {axes[0]}, {axes[1]}"
+        group = groups.setdefault(anchor, Group(anchor, title, not run.variation))
         group.runs.append(_custody(run, records))
     return list(groups.values())
 
@@ -185,6 +187,24 @@ def build_banks(params: Params, records: Records) -> list[dict[str, Any]]:
                 }
             )
     return banks
+
+
+def build_pairs(params: Params, records: Records) -> list[dict[str, Any]]:
+    """What is known of all pairs that a run trains on."""
+    found = []
+    for name in pairs_needed(params):
+        for artefact in records.named("mine-pairs", name)[:1]:
+            stored = artefact.subjects.get("pairs.npy", {"digest": {"sha256": ""}})
+            found.append(
+                {
+                    "pairs": name,
+                    "manifest": records.relative(artefact),
+                    "sha256": stored["digest"]["sha256"],
+                    "metrics": artefact.metrics,
+                    "spec": artefact.spec,
+                }
+            )
+    return found
 
 
 def _in_use(params: Params, records: Records) -> Iterator[Artefact]:

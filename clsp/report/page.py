@@ -12,11 +12,13 @@ from clsp import __version__
 from clsp.config.load import read_yaml
 from clsp.config.schema import Params
 from clsp.report.cells import DEMONSTRATION, Cell, read_cells
+from clsp.report.collect import Name, runs_by_name
 from clsp.report.custody import (
     build_banks,
     build_cards,
     build_environments,
     build_groups,
+    build_pairs,
     group_anchor,
 )
 from clsp.report.records import Records
@@ -58,7 +60,15 @@ class FigureView:
     caption: str
 
 
-def _table_view(artefact: Artefact) -> TableView:
+def _row_anchors(params: Params) -> dict[Name, str]:
+    """Where each row's runs are listed; an ablation may print an ordinary run's value too."""
+    return {
+        name: group_anchor(name[0], name[1], runs[0].label)
+        for name, runs in runs_by_name(params).items()
+    }
+
+
+def _table_view(artefact: Artefact, anchors: dict[Name, str]) -> TableView:
     facts = artefact.predicate["facts"]
     name = facts["table"]
     path = artefact.path(f"{name}.csv")
@@ -72,7 +82,7 @@ def _table_view(artefact: Artefact) -> TableView:
         facts["title"],
         columns,
         facts["compared"],
-        [(row, group_anchor(*row), of_row) for row, of_row in rows.items()],
+        [(row, anchors[row], of_row) for row, of_row in rows.items()],
         facts["notes"],
     )
 
@@ -126,6 +136,7 @@ def render_page(
     )
     environment.filters["number"] = _number
     missing, rows = _missing(frame)
+    anchors = _row_anchors(params)
     page = environment.from_string(template.read_text(encoding="utf-8")).render(
         params=params,
         version=__version__,
@@ -134,11 +145,12 @@ def render_page(
         settings=yaml.safe_dump(params.canonical(), sort_keys=False, width=88, allow_unicode=True),
         missing=missing,
         numbers=rows,
-        tables=[_table_view(artefact) for artefact in tables],
+        tables=[_table_view(artefact, anchors) for artefact in tables],
         figures=[_figure_view(artefact) for artefact in figures],
         groups=build_groups(params, records),
         cards=build_cards(params, records),
         banks=build_banks(params, records),
+        pairs=build_pairs(params, records),
         environments=build_environments(params, records),
         deviations=read_deviations(deviations),
         limits=LIMITS,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clsp.config.labels import MARK
 from clsp.config.load import read_yaml
 from clsp.config.schema import EncoderSpec
 from clsp.runtime.errors import ConfigError
@@ -74,7 +75,11 @@ class PublishedNumbers:
     def find(
         self, dataset: str, encoder: EncoderSpec, label: str, protocol: str
     ) -> Published | None:
-        """The published number of a row, or None where there is none."""
+        """The published number of a row, or None where there is none.
+
+        Authors print no mark behind methods that use labels, so that it is left out here.
+        """
         if encoder.width != STANDARD_WIDTH or encoder.stem != "small":
             return None
-        return self._numbers.get((dataset, encoder.architecture, label, protocol))
+        plain = label.removesuffix(MARK)
+        return self._numbers.get((dataset, encoder.architecture, plain, protocol))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from clsp.report.shape import misshapen
-from clsp.runtime.canonical import sha256_file
+from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import ClspError
-from clsp.runtime.manifest import ENDING, Artefact, read_manifest
+from clsp.runtime.manifest import ENDING, FAILED, Artefact, read_manifest
 
 SHARD = "generate-shard"
 SHARD_FILE = re.compile(r"shards/\d+-of-(\d{1,6})\.npy$")
@@ -27,7 +27,7 @@ def manifest_paths(root: Path) -> list[Path]:
 
 
 def name_of(artefact: Artefact) -> str:
-    """Dataset, denoiser, bank or run an artefact belongs to: the name of its folder."""
+    """Dataset, denoiser, bank, pairs or run an artefact belongs to: the name of its folder."""
     if artefact.stage == SHARD:
         return artefact.folder.parent.name
     return artefact.folder.name
@@ -72,6 +72,23 @@ class Records:
         for artefact in self:
             index.setdefault((artefact.stage, name_of(artefact)), []).append(artefact)
         return index
+
+    def failure(self, stage: str, name: str) -> str:
+        """Why the last attempt at an artefact failed, or nothing if none is recorded."""
+        for path in self._failures:
+            if path.parent.name != name:
+                continue
+            try:
+                record = read_json(path)
+            except ClspError as error:
+                return str(error)
+            if isinstance(record, dict) and record.get("step") == stage:
+                return str(record.get("error"))
+        return ""
+
+    @cached_property
+    def _failures(self) -> list[Path]:
+        return sorted(self.root.rglob(f"*{FAILED}"))
 
     def named(self, stage: str, name: str) -> list[Artefact]:
         """Every artefact of a stage and name, current or not."""

@@ -1,6 +1,7 @@
 """Stage render-table: one table as csv (the numbers), markdown and LaTeX."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from clsp.config.schema import TABLES, Params
 from clsp.report.cells import DEMONSTRATION, Table, cells_csv
+from clsp.report.comparison import check_recipes, comparison_notes
 from clsp.report.escape import csv_value, latex, markdown
 from clsp.report.published import PublishedNumbers
 from clsp.runtime import registry
@@ -33,6 +35,9 @@ def read_frame(text: str) -> pd.DataFrame:
         "variant",
         "value",
         "status",
+        "variation",
+        "recipe",
+        "uses_labels",
     }
     if absent := sorted(needed - set(frame.columns)):
         raise DataError(f"frame.csv: the columns {', '.join(absent)} are missing")
@@ -45,9 +50,15 @@ def read_frame(text: str) -> pd.DataFrame:
 def build_table(
     params: Params, table: str, frame: pd.DataFrame, published: PublishedNumbers
 ) -> Table:
-    """Build a table by its plug-in's name."""
+    """Build a table by its plug-in's name; its last notes say what its rows do not share.
+
+    Raises:
+        ConfigError: If the frame mixes recipe families and params.yaml does not allow it.
+    """
     module: ModuleType = registry.load(TABLES, table, "table")
-    return module.build(params, module.select(frame), published)
+    check_recipes(params, frame)
+    built: Table = module.build(params, module.select(frame), published)
+    return replace(built, notes=[*built.notes, *comparison_notes(params, built)])
 
 
 def _header(table: Table) -> list[str]:

@@ -7,6 +7,10 @@ class ClspError(Exception):
     exit_code = 1
 
 
+class DivergedError(ClspError):
+    """Training turned non-finite and stopped before the update that would have spread it (1)."""
+
+
 class ConfigError(ClspError):
     """The request is wrong: an unknown key or name, or a value out of range (exit code 2)."""
 

@@ -17,6 +17,12 @@ SCHEMA = 1
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:clsp-suite:step:v1"
 ENDING = "manifest.json"
+FAILED = "failed.json"
+
+
+def failure_of(manifest: Path) -> Path:
+    """Where a failed attempt at an artefact is recorded: beside its manifest."""
+    return manifest.with_name(manifest.name.removesuffix(ENDING) + FAILED)
 
 
 def describe_file(path: Path, name: str) -> dict[str, Any]:

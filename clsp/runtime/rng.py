@@ -88,7 +88,11 @@ def normal(key: int, a: Tensor, b: Tensor | int = 0, c: Tensor | int = 0, *, cou
 
 
 def integers(
-    key: int, a: Tensor, b: Tensor | int = 0, c: Tensor | int = 0, *, high: int, count: int
+    key: int, a: Tensor, b: Tensor | int = 0, c: Tensor | int = 0, *, high: Tensor | int, count: int
 ) -> Tensor:
-    """Integers in [0, high), int64 (B, count), bias below high / 2^32; else as `uniform`."""
-    return (_words(key, a, b, c, count)[:, :count] * high) >> 32
+    """Integers in [0, high), int64 (B, count), bias below high / 2^32; else as `uniform`.
+
+    `high` is one for all or int64 (B,), below 2^31; where it is 0, so is the result.
+    """
+    bound = high.reshape(-1, 1) if isinstance(high, Tensor) else high
+    return (_words(key, a, b, c, count)[:, :count] * bound) >> 32

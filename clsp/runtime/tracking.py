@@ -23,7 +23,14 @@ from clsp.runtime.history import read_history
 
 URI = "MLFLOW_TRACKING_URI"  # unset: nothing is mirrored
 EXPERIMENT = "CLSP_EXPERIMENT"
-MIRRORED = ("train-denoiser", "gather-bank", "pretrain-encoder", "probe-encoder", "probe-transfer")
+MIRRORED = (
+    "train-denoiser",
+    "gather-bank",
+    "pretrain-encoder",
+    "mine-pairs",
+    "probe-encoder",
+    "probe-transfer",
+)
 FIRST, EVERY = 20.0, 15.0  # seconds until the first live update, and between updates
 LIMIT = 1000  # points per call that MLflow accepts
 

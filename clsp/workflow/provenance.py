@@ -59,7 +59,11 @@ def _refuse_links(profile: str) -> None:
 
 
 def export(profile: str) -> None:
-    """Bundle the records of a profile's outputs."""
+    """Bundle the records of a profile's outputs.
+
+    DVC records no folder that is not there, and runs without pairs leave none of theirs.
+    """
+    (Path("results") / profile / "pairs").mkdir(parents=True, exist_ok=True)
     records: dict[str, Any] = {
         path.relative_to(METADATA).as_posix(): read_json(path) for path in _records(profile)
     }

@@ -3,14 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faults import Tree
-from results_tree import TreeBuilder, tiny_params
+from results_tree import PAIRED, TreeBuilder, tiny_params
 
 from clsp.config.plan import Job
+from clsp.config.schema import Params
 from clsp.runtime.tracking import flatten
 
 
@@ -39,11 +39,8 @@ def _mirror_into(store: Path):
     return log
 
 
-@pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The tree that tests copy; nobody changes it."""
-    base = tmp_path_factory.mktemp("original")
-    builder = TreeBuilder(base, tiny_params())
+def _build(base: Path, params: Params) -> Path:
+    builder = TreeBuilder(base, params)
     builder.mlflow = _mirror_into(base / "mlflow.db")
     here = Path.cwd()
     os.chdir(base)
@@ -52,14 +49,37 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         builder.report()
     finally:
         os.chdir(here)
-    yield base
+    return base
+
+
+def _copy(original: Path, target: Path) -> Tree:
+    """A copy of a tree in another place, with all modification times kept."""
+    for name in ("results", "reports"):
+        shutil.copytree(original / name, target / name)
+    for path in original.glob("mlflow.db*"):
+        shutil.copy2(path, target / path.name)
+    return Tree(target / "results/tiny", target / "reports/tiny", target / "mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree that tests copy; nobody changes it."""
+    return _build(tmp_path_factory.mktemp("original"), tiny_params())
+
+
+@pytest.fixture(scope="session")
+def original_paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with mined pairs and runs that train on them."""
+    return _build(tmp_path_factory.mktemp("paired"), tiny_params(**PAIRED))
 
 
 @pytest.fixture
 def tree(original: Path, tmp_path: Path) -> Tree:
-    """A copy of the tree in another place, with all modification times kept."""
-    for name in ("results", "reports"):
-        shutil.copytree(original / name, tmp_path / name)
-    for path in original.glob("mlflow.db*"):
-        shutil.copy2(path, tmp_path / path.name)
-    return Tree(tmp_path / "results/tiny", tmp_path / "reports/tiny", tmp_path / "mlflow.db")
+    """A copy of the tree that the test may damage."""
+    return _copy(original, tmp_path)
+
+
+@pytest.fixture
+def paired_tree(original_paired: Path, tmp_path: Path) -> Tree:
+    """A copy of the tree with pairs that the test may damage; audit it with PAIRED."""
+    return _copy(original_paired, tmp_path)

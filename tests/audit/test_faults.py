@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults import FAULTS, RUN, Tree
-from results_tree import tiny_params
+from faults import FAULTS, RUN, Tree, flip_bit
+from results_tree import PAIRED, tiny_params
 
 from clsp.audit.run import main
 from clsp.runtime.canonical import canonical_json
@@ -51,12 +51,15 @@ def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
-def test_fault(name: str, tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_fault(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     fault = FAULTS[name]
+    tree = request.getfixturevalue("paired_tree" if fault.paired else "tree")
     fault.inject(tree)
     before = state(tmp_path)
     out = tmp_path / "elsewhere" / "audit.json"
-    code, record = audit(tree, out)
+    code, record = audit(tree, out, **(PAIRED if fault.paired else {}))
     assert ids(record) == fault.checks, [f["message"] for f in record["findings"]]
     assert code == fault.code
     for finding in record["findings"]:
@@ -88,6 +91,33 @@ def test_bank_fault_spares_the_baseline(tree: Tree, tmp_path: Path) -> None:
         label for (label, column), v in found.items() if v == "invalid" and "rank" not in column
     }
     assert spoiled == {"CLSP-SimCLR"}
+
+
+def test_pairs_fault_spares_what_does_not_train_on_them(paired_tree: Tree, tmp_path: Path) -> None:
+    FAULTS["features_of_pairs_edited"].inject(paired_tree)
+    found = verdicts(audit(paired_tree, tmp_path / "audit.json", **PAIRED)[1])
+    spoiled = {
+        label for (label, column), v in found.items() if v == "invalid" and "rank" not in column
+    }
+    assert spoiled == {"SePP-SimCLR"}
+
+
+def test_a_fault_of_the_judging_run_reaches_all_runs_on_its_pairs(
+    paired_tree: Tree, tmp_path: Path
+) -> None:
+    judge = paired_tree.run("runs", "encoder.safetensors", "digits.tiny.simclr.none.s0")
+    flip_bit(judge)
+    record = audit(paired_tree, tmp_path / "audit.json", **PAIRED)[1]
+    assert ids(record) == {"A02"}
+    found = verdicts(record)
+    assert found[("SePP-SimCLR", "linear")] == found[("SimCLR", "linear")] == "invalid"
+    assert found[("CLSP-SimCLR", "linear")] == "verified"
+
+
+def test_a_clean_tree_with_pairs_passes(paired_tree: Tree, tmp_path: Path) -> None:
+    code, record = audit(paired_tree, tmp_path / "audit.json", **PAIRED)
+    assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
+    assert "SePP-SimCLR" in {cell["label"] for cell in record["cells"]}
 
 
 def test_transfer_dataset_fault_spares_other_tasks(tree: Tree, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from pretraining import RECIPE, make_spec
+from pretraining import NOTHING, RECIPE, make_spec
 from results_tree import tiny_params
 
 from clsp.audit.checks.a15_losses import (
@@ -16,18 +16,24 @@ from clsp.audit.checks.a15_losses import (
     expected_rates,
 )
 from clsp.config.grid import expand_runs
-from clsp.config.schema import RecipeSpec
+from clsp.config.schema import METHODS, RecipeSpec
 from clsp.pretrain.optim import learning_rate
+from clsp.runtime.registry import names
 
 RUNS = expand_runs(tiny_params())
 
 
+@pytest.mark.parametrize("scaling", ["none", "batch_256"])
+@pytest.mark.parametrize("schedule", ["epoch", "step"])
 @pytest.mark.parametrize(("warmup", "start"), [(0, 0.0), (1, 0.01), (3, 0.0), (4, 0.02)])
-def test_rates_are_the_loop_s(warmup: int, start: float) -> None:
-    changed = {**RECIPE, "epochs": 9, "warmup_epochs": warmup, "warmup_start": start}
-    recipe = RecipeSpec.model_validate(changed)
-    found = expected_rates(recipe, np.arange(9))
-    assert found == pytest.approx([learning_rate(recipe, epoch) for epoch in range(9)], rel=1e-12)
+def test_rates_are_the_loop_s(warmup: int, start: float, schedule: str, scaling: str) -> None:
+    changed = {"epochs": 9, "warmup_epochs": warmup, "warmup_start": start, "schedule": schedule}
+    recipe = RecipeSpec.model_validate({**RECIPE, **changed, "learning_rate_scaling": scaling})
+    per_epoch, steps = 5, np.arange(45)
+    places, unit = (steps, per_epoch) if schedule == "step" else (steps // per_epoch, 1)
+    found = expected_rates(recipe, places, unit)
+    theirs = [learning_rate(recipe, int(step), per_epoch) for step in steps]
+    assert found == pytest.approx(theirs, rel=1e-12)
 
 
 def test_momentum_by_hand() -> None:
@@ -67,19 +73,21 @@ def test_terms_must_be_terms(terms: list[str]) -> None:
     assert _columns(run, terms, _records()) is not None
 
 
-@pytest.mark.parametrize("method", ["simclr", "moco"])
+@pytest.mark.parametrize("method", names(METHODS))
 def test_a_real_run_passes(method: str, tmp_path) -> None:
     from pretraining import write_dataset
 
     from clsp.pretrain.run import pretrain_encoder
 
-    spec = make_spec(method, "augmentation")
-    names = ("encoder", "start", "middle", "final", "history")
+    # A rate that the narrowest encoder bears: All4One's overflows its gradients at 0.1.
+    gentle = {"learning_rate": 0.01, "warmup_start": 0.001}
+    spec = make_spec(method, "augmentation", gentle)
+    written = ("encoder", "start", "middle", "final", "history")
     outcome = pretrain_encoder(
         spec,
         write_dataset(tmp_path / "data"),
-        [],
-        **{name: tmp_path / name for name in names},
+        **NOTHING,
+        **{name: tmp_path / name for name in written},
         scratch=tmp_path / "scratch",
     )
     run = RUNS["digits.tiny.simclr.synthetic.s0"].__class__
@@ -87,7 +95,7 @@ def test_a_real_run_passes(method: str, tmp_path) -> None:
     object.__setattr__(made, "spec", spec)
     records = [json.loads(line) for line in (tmp_path / "history").read_text().splitlines()]
     terms = outcome.facts["terms"]
-    assert terms == ["info_nce"]
+    assert terms
     for check in (_columns, _values):
         assert check(made, terms, records) is None
     assert _schedules(made, records) is None

@@ -174,6 +174,24 @@ CASES = [
         "with positives augmentation",
     ),
     ("methods/moco/label", "SimCLR", r'tables would print "SimCLR" for method simclr'),
+    (
+        "positives/synthetic/candidates",
+        5,
+        r"positives\.synthetic\.candidates: 5 exceeds the 4 candidates of bank digits\.mix",
+    ),
+    (
+        "positives/none/pairs",
+        "digits.pairs",
+        r'positives\.none\.pairs: source "none" reads no pairs, found "digits\.pairs"',
+    ),
+    ("recipes/demo/optimizer", "lars", r"recipes\.demo: optimizer lars and a section lars belong"),
+    ("comparison/labels", "yes", r"comparison\.labels: .*'refused' or 'marked'.*found 'yes'"),
+    ("comparison", {"labels": "marked"}, r"comparison\.recipes: Field required"),
+    (
+        "methods/simclr/label",
+        "SimCLR [labels]",
+        r'methods\.simclr\.label: "\[labels\]" is added by the suite',
+    ),
 ]
 
 
@@ -228,8 +246,10 @@ def test_names_may_be_long_and_slugs_have_an_end(data):
 
 
 @pytest.mark.parametrize("name", names(POSITIVES))
-def test_every_source_says_whether_it_reads_a_bank(name):
-    assert settings_class(POSITIVES, name).needs_bank in (True, False)
+def test_every_source_says_what_it_reads_and_uses(name):
+    settings = settings_class(POSITIVES, name)
+    assert settings.reads in (None, "bank", "pairs")
+    assert {settings.uses_labels, settings.uses_groups} <= {True, False}
 
 
 def test_a_missing_key_is_named(data):

@@ -1,30 +1,58 @@
 """What every registered positive source must do."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from pretraining import make_prepared, write_bank
+from pairing import write_pairs
+from pretraining import make_prepared, make_spec, write_bank
 
 from clsp.config.schema import POSITIVES
 from clsp.pretrain.anchors import load_anchors
-from clsp.runtime.errors import ConfigError
+from clsp.pretrain.setup import build_source
+from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.registry import load, names, settings_class
 
 CPU = torch.device("cpu")
+ANCHORS = 20
+PAIRS = [(0, 4), (0, 9), (3, 4), (18, 19)]
+GROUPS = [n // 3 if n < 18 else -1 for n in range(ANCHORS)]  # the last two are in no group
 every_source = pytest.mark.parametrize("name", names(POSITIVES))
+readers = pytest.mark.parametrize(
+    "name", [name for name in names(POSITIVES) if settings_class(POSITIVES, name).reads]
+)
 
 
 @pytest.fixture
-def open_source(tmp_path):
-    """Opens a source by name, over 20 anchors with 3 candidates each."""
-    prepared = make_prepared()
-    bank = write_bank(tmp_path / "toy.mix", prepared)
+def prepared():
+    """20 anchors of 3 classes, most of them in groups of 3."""
+    made = make_prepared(ANCHORS)
+    return dataclasses.replace(made, card={**made.card, "groups": GROUPS})
 
-    def opened(name, seed=0):
-        config = settings_class(POSITIVES, name).model_validate({})
-        given = bank if name == "bank" else None
+
+@pytest.fixture
+def artefacts(tmp_path, prepared):
+    """A bank of 3 candidates and pairs, by the kind that `reads` names."""
+    return {
+        "bank": write_bank(tmp_path / "toy.mix", prepared),
+        "pairs": write_pairs(tmp_path / "toy.near", prepared, PAIRS),
+    }
+
+
+def anchors_for(name, prepared):
+    config = settings_class(POSITIVES, name)
+    return load_anchors(prepared, CPU, labels=config.uses_labels, groups=config.uses_groups)
+
+
+@pytest.fixture
+def open_source(prepared, artefacts):
+    """Opens a source by name, with options."""
+
+    def opened(name, seed=0, **options):
+        config = settings_class(POSITIVES, name).model_validate(options)
         return load(POSITIVES, name, "source").Source(
-            config, load_anchors(prepared, CPU), given, seed
+            config, anchors_for(name, prepared), artefacts.get(config.reads), seed
         )
 
     return opened
@@ -42,24 +70,61 @@ def test_images_have_the_form_of_anchors(open_source, name):
 
 @every_source
 def test_a_positive_depends_on_seed_anchor_and_epoch_alone(open_source, name):
-    source, index = open_source(name), torch.arange(20)
+    source, index = open_source(name), torch.arange(ANCHORS)
     whole = source.batch(index, 4)
     if whole is None:
         return
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(ANCHORS, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(5)
     assert torch.equal(source.batch(order, 4), whole[order])
     assert torch.equal(source.batch(index[7:8], 4), whole[7:8])
     assert torch.equal(open_source(name).batch(index, 4), whole)
 
 
+def drawn_rows(source, prepared, epochs=40):
+    """Which training images a source gave each anchor over some epochs: a set per anchor."""
+    images = prepared.split("train").images
+    row = {image.tobytes(): number for number, image in enumerate(images)}
+    seen = [set() for _ in range(ANCHORS)]
+    for epoch in range(epochs):
+        for anchor, image in enumerate(source.batch(torch.arange(ANCHORS), epoch).numpy()):
+            seen[anchor].add(row[image.tobytes()])
+    return seen
+
+
+def test_same_class_gives_every_other_image_of_the_class(open_source, prepared):
+    labels = prepared.split("train").labels
+    for anchor, rows in enumerate(drawn_rows(open_source("same_class"), prepared, 80)):
+        assert rows == set(np.flatnonzero(labels == labels[anchor])) - {anchor}
+
+
+def test_group_gives_every_other_image_of_the_group_or_the_anchor(open_source, prepared):
+    for anchor, rows in enumerate(drawn_rows(open_source("group"), prepared)):
+        others = {n for n in range(18) if n // 3 == anchor // 3} - {anchor}
+        assert rows == (others if anchor < 18 else {anchor})
+
+
+def test_semantic_pairs_give_every_partner_or_the_anchor(open_source, prepared):
+    for anchor, rows in enumerate(drawn_rows(open_source("semantic_pairs"), prepared)):
+        partners = {n for pair in PAIRS if anchor in pair for n in pair} - {anchor}
+        assert rows == (partners or {anchor})
+
+
+def test_another_seed_draws_other_partners(open_source, prepared):
+    index = torch.arange(ANCHORS)
+    for name in ("same_class", "group"):
+        one, two = open_source(name), open_source(name, seed=1)
+        assert any(not torch.equal(one.batch(index, e), two.batch(index, e)) for e in range(5))
+        assert any(not torch.equal(one.batch(index, 0), one.batch(index, e)) for e in range(1, 5))
+
+
 def test_bank_gives_candidates_of_its_anchor_and_uses_all(open_source):
-    source, index = open_source("bank"), torch.arange(20)
+    source, index = open_source("bank"), torch.arange(ANCHORS)
     seen = set()
     for epoch in range(30):
         chosen = source.choose(index, epoch)
         batch = source.batch(index, epoch).numpy()
-        assert np.array_equal(batch, source.mapped[np.arange(20), chosen.numpy()])
+        assert np.array_equal(batch, source.mapped[np.arange(ANCHORS), chosen.numpy()])
         seen |= set(zip(index.tolist(), chosen.tolist(), strict=True))
     assert len(seen) == 60  # every candidate of every anchor
     assert not torch.equal(source.choose(index, 0), source.choose(index, 1))
@@ -68,9 +133,21 @@ def test_bank_gives_candidates_of_its_anchor_and_uses_all(open_source):
 
 def test_candidates_are_drawn_uniformly(open_source):
     source = open_source("bank")
-    drawn = torch.cat([source.choose(torch.arange(20), epoch) for epoch in range(300)])
+    drawn = torch.cat([source.choose(torch.arange(ANCHORS), epoch) for epoch in range(300)])
     shares = torch.bincount(drawn, minlength=3) / len(drawn)
     assert torch.all((shares - 1 / 3).abs() < 0.03)
+
+
+@pytest.mark.parametrize("used", [1, 2])
+def test_a_bank_gives_its_first_candidates_only(open_source, used):
+    source = open_source("bank", candidates=used)
+    drawn = torch.cat([source.choose(torch.arange(ANCHORS), epoch) for epoch in range(30)])
+    assert drawn.unique().tolist() == list(range(used))
+
+
+def test_more_candidates_than_the_bank_holds_are_refused(open_source):
+    with pytest.raises(ConfigError, match=r"candidates 4 exceed the 3 of bank toy\.mix"):
+        open_source("bank", candidates=4)
 
 
 def test_augmentation_gives_the_anchor_itself(open_source):
@@ -79,9 +156,54 @@ def test_augmentation_gives_the_anchor_itself(open_source):
 
 
 @every_source
-def test_a_bank_is_demanded_or_refused(tmp_path, name):
-    prepared = make_prepared()
-    bank = None if name == "bank" else write_bank(tmp_path / "other.mix", prepared)
-    config = settings_class(POSITIVES, name).model_validate({})
-    with pytest.raises(ConfigError, match="bank"):
-        load(POSITIVES, name, "source").Source(config, load_anchors(prepared, CPU), bank, 0)
+def test_an_artefact_is_demanded_or_refused(prepared, artefacts, name):
+    reads = settings_class(POSITIVES, name).reads
+    for kind in artefacts:
+        given = {each: [artefacts[each]] if each == reads else [] for each in artefacts}
+        given[kind] = [] if kind == reads else [artefacts[kind]]
+        wanted = "1, found none" if kind == reads else "none, found 1"
+        with pytest.raises(ConfigError, match=f"--{kind}: positives {name} take {wanted}"):
+            build_source(make_spec(positives=name), anchors_for(name, prepared), given)
+
+
+@readers
+def test_an_artefact_of_another_dataset_is_refused(artefacts, name):
+    other = make_prepared(ANCHORS, seed=1)
+    module = load(POSITIVES, name, "source")
+    artefact = artefacts[module.Config.reads]
+    with pytest.raises(DataError, match=r"belongs? to another dataset: .* images_sha256"):
+        module.Source(module.Config(), anchors_for(name, other), artefact, 0)
+
+
+@readers
+def test_an_artefact_of_another_kind_is_refused(artefacts, prepared, name):
+    module = load(POSITIVES, name, "source")
+    wrong = artefacts["pairs" if module.Config.reads == "bank" else "bank"]
+    with pytest.raises(DataError, match=r"expected (gather-bank|mine-pairs)"):
+        module.Source(module.Config(), anchors_for(name, prepared), wrong, 0)
+
+
+def test_pairs_of_another_split_are_refused(tmp_path, prepared):
+    pairs = write_pairs(tmp_path / "test.near", prepared, PAIRS, split="test")
+    module = load(POSITIVES, "semantic_pairs", "source")
+    message = r"pairs test\.near belong to another split: their split is test, the run's is train"
+    with pytest.raises(DataError, match=message):
+        module.Source(module.Config(), anchors_for("semantic_pairs", prepared), pairs, 0)
+
+
+@pytest.mark.parametrize("pair", [(4, 0), (5, 5), (-1, 3), (3, ANCHORS)])
+def test_pairs_of_images_that_do_not_exist_are_refused(tmp_path, prepared, pair):
+    pairs = write_pairs(tmp_path / "toy.bad", prepared, [(0, 1), pair])
+    module = load(POSITIVES, "semantic_pairs", "source")
+    with pytest.raises(DataError, match=r"pairs\.npy: row 1 pairs .* 0 <= left < right < 20"):
+        module.Source(module.Config(), anchors_for("semantic_pairs", prepared), pairs, 0)
+
+
+def test_group_ids_that_are_not_there_are_refused():
+    with pytest.raises(DataError, match="dataset of kind toy has no group ids"):
+        anchors_for("group", make_prepared(ANCHORS))
+
+
+def test_only_the_oracle_is_told_labels():
+    told = {name: settings_class(POSITIVES, name).uses_labels for name in names(POSITIVES)}
+    assert [name for name, labels in told.items() if labels] == ["same_class"]

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-from results_tree import REPO, TreeBuilder, tiny_params
+from results_tree import ABLATED, ABLATIONS, REPO, TreeBuilder, tiny_params
 
 from clsp.config.schema import TABLES
 from clsp.report.cells import DEMONSTRATION, read_cells
@@ -15,11 +15,13 @@ from clsp.runtime import registry
 
 PUBLISHED = REPO / "reports/spec/published.yaml"
 NAMES = registry.names(TABLES)
+ORDINARY = [name for name in NAMES if name not in ABLATIONS]  # one row per label
 
 
 @pytest.fixture(scope="module")
 def frame_text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    builder = TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params())
+    """Of a tree with ablations, whose runs the ordinary tables leave out."""
+    builder = TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**ABLATED))
     builder.science()
     return frame_csv(build_frame(builder.params, builder.results))
 
@@ -29,7 +31,7 @@ def without(text: str, runs: list[str]) -> str:
     frame = pd.read_csv(pd.io.common.StringIO(text), dtype=str, keep_default_na=False)
     gone = frame["run"].isin(runs)
     kept = ["run", "label", "dataset", "encoder", "method", "positives", "seed", "task"]
-    kept += ["protocol", "variant"]
+    kept += ["protocol", "variant", "variation", "recipe", "uses_labels"]
     frame.loc[gone, [c for c in frame.columns if c not in kept]] = ""
     frame.loc[gone, "status"] = "missing"
     return frame.to_csv(index=False)
@@ -46,10 +48,10 @@ def test_interface(name: str) -> None:
     assert callable(module.select) and callable(module.build)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ORDINARY)
 @pytest.mark.parametrize("gone", [0, 1, 3, 6])
 def test_renders_with_runs_missing(name: str, gone: int, frame_text: str) -> None:
-    params = tiny_params()
+    params = tiny_params(**ABLATED)
     runs = _runs(frame_text)[:gone]  # the first three are all seeds of SimCLR
     table, texts = render(params, name, without(frame_text, runs), PUBLISHED)
     rows = table.rows
@@ -65,10 +67,30 @@ def test_renders_with_runs_missing(name: str, gone: int, frame_text: str) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_renders_without_any_run(name: str, frame_text: str) -> None:
+    table, texts = render(
+        tiny_params(**ABLATED), name, without(frame_text, _runs(frame_text)), PUBLISHED
+    )
+    assert table.cells and all(cell.mean is None for cell in table.cells)
+    assert "nan" not in texts["csv"].lower()
+    assert read_cells(texts["csv"], name) == table.cells
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_renders_without_rows(name: str, frame_text: str) -> None:
+    """Nothing of what a table shows was asked for: no ordinary run, or no ablation."""
+    frame = pd.read_csv(pd.io.common.StringIO(frame_text), dtype=str, keep_default_na=False)
+    frame["variation"] = "alignment_weight=7"
+    table, texts = render(tiny_params(), name, frame.to_csv(index=False), PUBLISHED)
+    assert (table.cells, read_cells(texts["csv"], name)) == ([], [])
+    assert table.title in texts["md"] and "\\midrule" in texts["tex"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ending", ["csv", "md", "tex"])
 def test_demonstration_mark(name: str, ending: str, frame_text: str) -> None:
     for demonstration in (True, False):
-        params = tiny_params(demonstration=demonstration)
+        params = tiny_params(**ABLATED, demonstration=demonstration)
         _, texts = render(params, name, frame_text, PUBLISHED)
         shown = texts[ending].replace("\\", "")
         assert (DEMONSTRATION in shown) == demonstration
@@ -76,7 +98,7 @@ def test_demonstration_mark(name: str, ending: str, frame_text: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_deterministic(name: str, frame_text: str) -> None:
-    params = tiny_params()
+    params = tiny_params(**ABLATED)
     first = render(params, name, frame_text, PUBLISHED)[1]
     assert first == render(params, name, frame_text, PUBLISHED)[1]
 

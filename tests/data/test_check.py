@@ -63,6 +63,22 @@ def test_every_key_that_asks_too_much_is_named_once(params):
     assert find_problems(params, 64, exact) == []
 
 
+def test_methods_judge_the_number_of_images_themselves():
+    data = read_yaml(ROOT / "params.yaml")
+    options = {"hidden": 8, "projection": 4, "forward": "joint", "temperature": 0.1}
+    options |= {"prototypes": 65, "epsilon": 0.05, "iterations": 3, "stored": 64}
+    options |= {"stored_from_epoch": 0, "frozen_prototype_epochs": 0}
+    entry = {"method": "swav", "label": "Clusters", "recipe": "demo", "alignment_weight": 1}
+    data["methods"]["clusters"] = {**entry, **options}
+    place = {"dataset": ["digits"], "encoder": ["tiny"], "positives": ["none"], "seed": [0, 1]}
+    data["runs"] = {"main": {**place, "method": ["clusters"]}}
+    params = load_params(data)
+    assert find_problems(params, 2, counts_of(params, digits=Counts(65, 18, 2, 2))) == []
+    assert find_problems(params, 2, counts_of(params, digits=Counts(64, 18, 2, 2))) == [
+        "methods.clusters: prototypes 65 are more than the 64 images of dataset digits"
+    ]
+
+
 def test_datasets_to_judge_on_need_two_classes(params):
     counts = counts_of(params, **{"dtd-mini": Counts(1200, 0, 2, 0)})
     (line,) = find_problems(params, 2, counts)

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression as Reference
 
 from clsp.config.evaluation import LogisticSpec, TransferSpec
 from clsp.data.prepared import open_prepared
-from clsp.evaluate.features import extract, open_frozen
 from clsp.evaluate.transfer import carve, probe_transfer
+from clsp.models.features import extract, open_frozen
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact

@@ -8,16 +8,17 @@ import time
 
 import pytest
 import torch
-from pretraining import ROOT, make_prepared, make_spec, write_bank, write_dataset
+from pretraining import NOTHING, ROOT, make_prepared, make_spec, write_bank, write_dataset
 
 from clsp.data.prepared import open_prepared
 from clsp.models.encoder import FILE
 from clsp.pretrain import resume as resume_module
 from clsp.pretrain import run as loop
 from clsp.pretrain.resume import Position, Resume
-from clsp.pretrain.run import pretrain_encoder, set_up
+from clsp.pretrain.run import pretrain_encoder
+from clsp.pretrain.setup import set_up
 from clsp.runtime.checkpoint import load_state, load_tensors
-from clsp.runtime.errors import ClspError, DataError
+from clsp.runtime.errors import DataError, DivergedError
 from clsp.runtime.history import read_history
 
 CPU = torch.device("cpu")
@@ -57,10 +58,10 @@ def kill_before(monkeypatch, step):
     """Let training die when it is about to take a step."""
     real = loop.train_step
 
-    def dying(setup, index, epoch, number):
+    def dying(setup, index, number):
         if number == step:
             raise Killed
-        return real(setup, index, epoch, number)
+        return real(setup, index, number)
 
     monkeypatch.setattr(loop, "train_step", dying)
 
@@ -72,16 +73,16 @@ def test_resume_equals_the_straight_run(tmp_path, monkeypatch, method, step):
     bank = write_bank(tmp_path / "toy.mix", open_prepared(dataset))
     spec = make_spec(method, "bank")
     straight = outputs(tmp_path / "straight", tmp_path / "scratch-a")
-    expected = pretrain_encoder(spec, dataset, [bank], **straight)
+    expected = pretrain_encoder(spec, dataset, [bank], [], **straight)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_before(patch, step)
         pretrain_encoder(
-            spec, dataset, [bank], **outputs(tmp_path / "dead", tmp_path / "scratch-b")
+            spec, dataset, [bank], [], **outputs(tmp_path / "dead", tmp_path / "scratch-b")
         )
     assert load_state(tmp_path / "scratch-b")["step"] == step
     resumed = outputs(tmp_path / "resumed", tmp_path / "scratch-b")
     torch.manual_seed(99)
-    outcome = pretrain_encoder(spec, dataset, [bank], **resumed)
+    outcome = pretrain_encoder(spec, dataset, [bank], [], **resumed)
     assert outcome == expected
     assert_equal_runs(straight, resumed)
 
@@ -90,18 +91,18 @@ def test_state_of_another_spec_or_dataset_is_not_resumed(tmp_path, monkeypatch):
     dataset, scratch = write_dataset(tmp_path / "toy"), tmp_path / "scratch"
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_before(patch, 4)
-        pretrain_encoder(make_spec(), dataset, [], **outputs(tmp_path / "dead", scratch))
+        pretrain_encoder(make_spec(), dataset, [], [], **outputs(tmp_path / "dead", scratch))
     assert load_state(scratch)["step"] == 4
     other = make_spec(recipe={"learning_rate": 0.01})
     fresh = outputs(tmp_path / "fresh", tmp_path / "none")
     after = outputs(tmp_path / "after", scratch)
-    pretrain_encoder(other, dataset, [], **fresh)
-    pretrain_encoder(other, dataset, [], **after)
+    pretrain_encoder(other, dataset, [], [], **fresh)
+    pretrain_encoder(other, dataset, [], [], **after)
     assert_equal_runs(fresh, after)
 
 
 def test_corrupt_state_is_refused(tmp_path):
-    setup = set_up(make_spec(), make_prepared(), [], CPU)
+    setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
     resume = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
     resume.save(Position(step=1))
     (state,) = (tmp_path / "scratch").glob("state-*.pt")
@@ -111,12 +112,12 @@ def test_corrupt_state_is_refused(tmp_path):
 
 
 def test_weights_that_are_not_finite_never_replace_the_last_good_state(tmp_path):
-    setup = set_up(make_spec(), make_prepared(), [], CPU)
+    setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
     resume = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
     resume.save(Position(step=1))
     with torch.no_grad():
         setup.method.encoder.conv1.weight[0] = torch.nan
-    with pytest.raises(ClspError, match=r"step 2: encoder.conv1.weight is no longer finite"):
+    with pytest.raises(DivergedError, match=r"step 2: encoder.conv1.weight is no longer finite"):
         resume.save(Position(step=2))
     assert load_state(tmp_path / "scratch")["step"] == 1
 
@@ -135,7 +136,7 @@ folder.mkdir(exist_ok=True)
 names = ("start", "middle", "final")
 paths = {{name: folder / f"{{name}}.safetensors" for name in names}}
 spec = make_spec("moco", recipe={{"epochs": 20}})
-pretrain_encoder(spec, read_manifest(data), [], encoder=folder / "encoder.safetensors",
+pretrain_encoder(spec, read_manifest(data), [], [], encoder=folder / "encoder.safetensors",
                  history=folder / "history.jsonl", scratch=folder / "scratch", **paths)
 """
 

@@ -42,6 +42,7 @@ def test_markdown() -> None:
         ("50% & more_", r"50\% \& more\_"),
         (r"\input{x}", r"\textbackslash{}input\{x\}"),
         ("1 ± 2", r"1 $\pm$ 2"),
+        ("λ = 0.5", r"$\lambda$ = 0.5"),
         ("a^b~c", r"a\textasciicircum{}b\textasciitilde{}c"),
     ],
 )

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from results_tree import REPO, tiny_params
 
+from clsp.config.labels import MARK
 from clsp.config.schema import EncoderSpec
 from clsp.report.cells import aggregate
 from clsp.report.page import read_deviations
@@ -36,6 +37,13 @@ def test_rows_find_their_number(
     assert found is not None
     assert (found.value, found.protocol, found.epochs) == (value, protocol, 1000)
     assert "91c8f9e" in found.source
+
+
+def test_the_mark_of_labels_is_no_part_of_a_published_name() -> None:
+    numbers = PublishedNumbers.read(FILE)
+    found = numbers.find("cifar10", encoder(), f"SupCon{MARK}", "offline_linear")
+    assert found is not None and found.value == 94.61
+    assert numbers.find("cifar10", encoder(), "SupCon, λ = 1", "offline_linear") is None
 
 
 def test_other_encoders_and_datasets_find_none() -> None:
@@ -84,7 +92,7 @@ def test_deviations_are_complete_and_unique(tmp_path) -> None:
         read_deviations(path)
 
 
-def test_labels_of_the_shipped_methods_are_published() -> None:
+def test_labels_of_the_paper_s_methods_are_published() -> None:
     """The names that params.yaml prints are those under which numbers are looked up."""
     from clsp.config.grid import expand_runs
     from clsp.config.load import load_params, read_yaml
@@ -92,6 +100,8 @@ def test_labels_of_the_shipped_methods_are_published() -> None:
     shipped = load_params(read_yaml(REPO / "params.yaml"))
     numbers = PublishedNumbers.read(FILE)
     labels = {run.label for run in expand_runs(shipped).values()}
-    for label in labels:
+    compared = ("SimCLR", "SimCLR-aug", "CLSP-SimCLR", "MoCo v2+", "CLSP-MoCo v2+")
+    for label in compared:
+        assert label in labels
         assert numbers.find("cifar10", encoder(), label, "offline_linear") is not None, label
     assert tiny_params().methods["simclr"].label == "SimCLR"

@@ -37,21 +37,24 @@ class Tree:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done, which checks must find it, and how the audit must end."""
+    """What is done, which checks must find it, how the audit must end, and in which tree."""
 
     inject: Callable[[Tree], None]
     checks: frozenset[str]
     code: int = 1
+    paired: bool = False  # in the tree with mined pairs
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(*checks: str, code: int = 1) -> Callable[[Callable[[Tree], None]], Callable]:
+def fault(
+    *checks: str, code: int = 1, paired: bool = False
+) -> Callable[[Callable[[Tree], None]], Callable]:
     """Register a fault under its function's name."""
 
     def register(inject: Callable[[Tree], None]) -> Callable[[Tree], None]:
-        FAULTS[inject.__name__] = Fault(inject, frozenset(checks), code)
+        FAULTS[inject.__name__] = Fault(inject, frozenset(checks), code, paired)
         return inject
 
     return register
@@ -411,6 +414,96 @@ def candidate_is_its_anchor(tree: Tree) -> None:
     edit_statement(path.with_name("manifest.json"), lambda _: None)
 
 
+def edit_pairs(tree: Tree, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Forge mined pairs; the manifest and its metrics agree with them."""
+    path = tree.results / "pairs/digits.near/pairs.npy"
+    pairs = change(np.load(path))
+    np.save(path, pairs)
+    images = len(np.load(path.with_name("features.npy")))
+    metrics = {
+        "pairs/count": len(pairs),
+        "pairs/anchors_share": len(np.unique([pairs["left"], pairs["right"]])) / images,
+        "pairs/mean_cosine": float(pairs["cosine"].mean()),
+    }
+
+    def forge(predicate: dict[str, Any]) -> None:
+        predicate["metrics"] = metrics
+        for key, value in metrics.items():
+            edit_mlflow(tree, key, value, predicate["mlflow_run_id"])
+
+    edit_statement(path.with_name("manifest.json"), forge)
+
+
+@fault("A22", "A24", "A40", paired=True)
+def pair_added(tree: Tree) -> None:
+    """The first two images that are no pair, with their true cosine and in their place."""
+
+    def add(pairs: np.ndarray) -> np.ndarray:
+        features = np.load(tree.results / "pairs/digits.near/features.npy").astype(np.float64)
+        units = features / np.linalg.norm(features, axis=1, keepdims=True)
+        held = set(zip(pairs["left"].tolist(), pairs["right"].tolist(), strict=True))
+        left, right = next(
+            (i, j)
+            for i in range(len(units))
+            for j in range(i + 1, len(units))
+            if (i, j) not in held
+        )
+        more = np.array([(left, right, units[left] @ units[right])], pairs.dtype)
+        return np.sort(np.concatenate([pairs, more]), order=["left", "right"])
+
+    edit_pairs(tree, add)
+
+
+@fault("A22", "A24", "A40", paired=True)
+def pair_removed(tree: Tree) -> None:
+    edit_pairs(tree, lambda pairs: pairs[1:])
+
+
+@fault("A22", "A24", "A40", paired=True)
+def pair_doubled(tree: Tree) -> None:
+    edit_pairs(tree, lambda pairs: np.concatenate([pairs[:1], pairs]))
+
+
+@fault("A22", "A24", "A40", paired=True)
+def cosine_of_pair_changed(tree: Tree) -> None:
+    def change(pairs: np.ndarray) -> np.ndarray:
+        pairs["cosine"][0] -= 0.001
+        return pairs
+
+    edit_pairs(tree, change)
+
+
+@fault("A22", "A24", "A40", paired=True)
+def pair_turned_round(tree: Tree) -> None:
+    def change(pairs: np.ndarray) -> np.ndarray:
+        pairs["left"][0], pairs["right"][0] = pairs["right"][0], pairs["left"][0]
+        return pairs
+
+    edit_pairs(tree, change)
+
+
+@fault("A40", paired=True)
+def pairs_of_another_split(tree: Tree) -> None:
+    manifest = tree.results / "pairs/digits.near/manifest.json"
+    edit_statement(manifest, lambda p: p["facts"]["dataset"].update(split="test"))
+
+
+@fault("A20", "A22", "A40", paired=True)
+def fewer_pairs_reported(tree: Tree) -> None:
+    manifest = tree.results / "pairs/digits.near/manifest.json"
+    edit_statement(manifest, lambda p: p["metrics"].update({"pairs/count": 1}))
+
+
+@fault("A02", "A40", paired=True)
+def features_of_pairs_edited(tree: Tree) -> None:
+    path = tree.results / "pairs/digits.near/features.npy"
+    features = np.load(path)
+    features[0] = -features[0]
+    stream = io.BytesIO()
+    np.save(stream, features)
+    keep_time(path, stream.getvalue())
+
+
 @fault("A13", "A22")
 def same_initial_weights(tree: Tree) -> None:
     other = RUN.replace("s1", "s0")
@@ -426,6 +519,27 @@ def same_initial_weights(tree: Tree) -> None:
 @fault("A13", "A22")
 def initial_weights_not_recorded(tree: Tree) -> None:
     edit_statement(tree.run("runs", "manifest.json"), lambda p: p["facts"].pop("init_sha256"))
+
+
+@fault("A41", "A22")
+def labels_denied(tree: Tree) -> None:
+    """A run that was given labels is the reason for the mark; the record may not say otherwise."""
+    given = {"method": True, "positives": False}
+    edit_statement(
+        tree.run("runs", "manifest.json"), lambda p: p["facts"].update(uses_labels=given)
+    )
+
+
+@fault("A41", "A22")
+def labels_not_recorded(tree: Tree) -> None:
+    edit_statement(tree.run("runs", "manifest.json"), lambda p: p["facts"].pop("label_free"))
+
+
+@fault("A41", "A22")
+def recipe_of_another_family(tree: Tree) -> None:
+    edit_statement(
+        tree.run("runs", "manifest.json"), lambda p: p["facts"].update(recipe_family="solo")
+    )
 
 
 def _rewrite_history(tree: Tree, change: Callable[[list[str]], list[str]]) -> None:

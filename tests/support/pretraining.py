@@ -17,10 +17,16 @@ from clsp.runtime.registry import settings_class
 torch.set_num_threads(1)  # tiny work: more threads only wait for each other
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"hidden": 16, "projection": 8, "queue": 24, "momentum_start": 0.9, "momentum_end": 0.99}
+SMALL = {
+    "hidden": 16, "projection": 8, "queue": 24, "momentum_start": 0.9, "momentum_end": 0.99,
+    "predictor_hidden": 12, "prototypes": 7, "stored": 16, "stored_from_epoch": 1,
+    "frozen_prototype_epochs": 1, "neighbours": 3, "layers": 2, "heads": 2, "feed_forward": 16,
+    "teacher_warmup_epochs": 2,
+}  # fmt: skip
 RECIPE = {
-    "epochs": 3, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9,
-    "weight_decay": 0.0001, "warmup_epochs": 1, "warmup_start": 0.01,
+    "family": "tests", "epochs": 3, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.1,
+    "learning_rate_scaling": "none", "momentum": 0.9, "weight_decay": 0.0001,
+    "weight_decay_on": "all", "schedule": "epoch", "warmup_epochs": 1, "warmup_start": 0.01,
     "views": {
         "crop_scale": [0.3, 1.0], "crop_ratio": [0.75, 1.333], "interpolation": "bilinear",
         "flip": 0.5, "grayscale": 0.2, "solarize": 0.1,
@@ -29,6 +35,9 @@ RECIPE = {
         },
     },
 }  # fmt: skip
+
+
+NOTHING = {"bank": [], "pairs": []}  # artefacts of a run without a bank or pairs
 
 
 def options_of(method: str) -> dict:

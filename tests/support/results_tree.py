@@ -1,6 +1,6 @@
 """A complete, tiny and consistent results tree with real manifests, made without torch.
 
-Two methods, three seeds, one bank, one transfer dataset. Numbers are drawn; records agree.
+One method, two sources of positives, three seeds, one transfer dataset; more by request. Numbers are drawn; records agree.
 """
 
 import hashlib
@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from clsp.config.grid import Run, expand_runs
+from clsp.config.labels import spec_uses_labels
 from clsp.config.load import load_params
 from clsp.config.plan import (
     Job,
     bank_job,
+    banks_needed,
     denoiser_job,
+    pairs_job,
     prepare_job,
     pretrain_job,
     probe_job,
@@ -36,6 +39,7 @@ from clsp.runtime.tracking import MIRRORED
 
 REPO = Path(__file__).parents[2]
 SIDE, CLASSES, TRAIN, TEST, CANDIDATES = 4, 3, 12, 9, 2
+NEIGHBOURS, THRESHOLD = 3, 0.2
 
 PARAMS: dict[str, Any] = {
     "profile": "tiny",
@@ -85,12 +89,16 @@ PARAMS: dict[str, Any] = {
     "encoders": {"tiny": {"architecture": "resnet18", "stem": "small", "width": 8}},
     "recipes": {
         "short": {
+            "family": "tiny",
             "epochs": 2,
             "batch_size": 4,
             "optimizer": "sgd",
             "learning_rate": 0.1,
+            "learning_rate_scaling": "none",
             "momentum": 0.9,
             "weight_decay": 0.0001,
+            "weight_decay_on": "all",
+            "schedule": "epoch",
             "warmup_epochs": 1,
             "warmup_start": 0.001,
             "views": {
@@ -134,6 +142,7 @@ PARAMS: dict[str, Any] = {
             "seed": [0, 1, 2],
         }
     },
+    "comparison": {"recipes": "single", "labels": "refused"},
     "overrides": [],
     "evaluation": {
         "seed": 0,
@@ -163,6 +172,38 @@ PARAMS: dict[str, Any] = {
     },
     "tables": ["main", "transfer"],
     "figures": ["curves", "candidates", "tsne"],
+}
+
+ALONG = {"dataset": ["digits"], "encoder": ["tiny"], "method": ["simclr"], "seed": [0, 1, 2]}
+ABLATIONS = ("ablation_alignment", "ablation_candidates", "ablation_interpolation")
+ABLATED: dict[str, Any] = {  # changes that add a grid for each ablation, its table and its figure
+    "runs": {
+        **PARAMS["runs"],
+        "alignment": {**ALONG, "positives": ["synthetic"], "alignment_weight": [1.0, 0, 0.5]},
+        "candidates": {**ALONG, "positives": ["synthetic"], "candidates": [1, 2]},
+        "interpolation": {**ALONG, "positives": ["synthetic"], "interpolation_weight": [0.1, 0.5]},
+    },
+    "tables": [*PARAMS["tables"], *ABLATIONS],
+    "figures": [*PARAMS["figures"], *ABLATIONS],
+}
+PAIRED: dict[str, Any] = {  # changes that add runs on pairs, which the first run judges
+    "positives": {
+        **PARAMS["positives"],
+        "semantic": {
+            "source": "semantic_pairs",
+            "label": "SePP-{method}",
+            "pairs": "{dataset}.near",
+        },
+    },
+    "pairs": {
+        "digits.near": {
+            "dataset": "digits",
+            "run": "digits.tiny.simclr.none.s0",
+            "neighbours": NEIGHBOURS,
+            "threshold": THRESHOLD,
+        }
+    },
+    "runs": {**PARAMS["runs"], "semantic": {**ALONG, "positives": ["semantic"]}},
 }
 
 
@@ -358,6 +399,43 @@ class TreeBuilder:
             },
         )
 
+    def pairs(self, name: str, encoder: Artefact, dataset: Artefact) -> Artefact:
+        """Pairs among random features, mined in plain Python."""
+        features = _stream("pairs", name).normal(size=(TRAIN, 6)).astype(np.float16)
+        units = features.astype(np.float64)
+        units /= np.linalg.norm(units, axis=1, keepdims=True)
+        cosines = units @ units.T
+        near = [
+            set(
+                sorted(set(range(TRAIN)) - {i}, key=lambda j, i=i: (-cosines[i, j], j))[:NEIGHBOURS]
+            )
+            for i in range(TRAIN)
+        ]
+        found = [
+            (i, j, cosines[i, j])
+            for i in range(TRAIN)
+            for j in range(i + 1, TRAIN)
+            if j in near[i] and i in near[j] and cosines[i, j] >= THRESHOLD
+        ]
+        pairs = np.array(found, [("left", "<i8"), ("right", "<i8"), ("cosine", "<f4")])
+        owner = {
+            "anchors": TRAIN,
+            "images_sha256": sha256_array(np.load(dataset.folder / "images.npy")),
+            "split": "train",
+        }
+        return self.write(
+            pairs_job(self.params, name),
+            f"pairs/{name}",
+            {"pairs.npy": pairs, "features.npy": features},
+            [encoder, dataset],
+            metrics={
+                "pairs/count": len(pairs),
+                "pairs/anchors_share": len({i for p in found for i in p[:2]}) / TRAIN,
+                "pairs/mean_cosine": float(pairs["cosine"].mean()),
+            },
+            facts={"dataset": owner, "run": encoder.folder.name},
+        )
+
     def training(self, run: Run, inputs: list[Artefact]) -> Artefact:
         """A pretraining run with a step log that adds up."""
         per_epoch = TRAIN // run.spec.recipe.batch_size
@@ -365,7 +443,7 @@ class TreeBuilder:
         weight, lines = run.spec.alignment_weight, []
         for step in range(steps):
             parts = {"info_nce": 2.0 - 0.1 * step + 0.01 * run.spec.seed}
-            if run.spec.bank:
+            if run.spec.positives != "none":
                 parts["alignment"] = 1.0 - 0.05 * step
             loss = parts["info_nce"] + weight * parts.get("alignment", 0.0)
             epoch = step // per_epoch
@@ -379,7 +457,11 @@ class TreeBuilder:
             "checkpoints/final.safetensors": f"final {run.slug}",
             "history.jsonl": "\n".join(lines) + "\n",
         }
+        given = spec_uses_labels(run.spec)
         facts = {
+            "uses_labels": given,
+            "label_free": not any(given.values()),
+            "recipe_family": run.spec.recipe.family,
             "init_sha256": sha256_text(f"init {run.slug}"),
             "first_batch_sha256": sha256_text(f"batch {run.spec.seed}"),
             "final_sha256": sha256_text(f"final {run.slug}"),
@@ -509,10 +591,16 @@ class TreeBuilder:
         digits, target = self.dataset("digits"), self.dataset("target-mini")
         self.check()
         (self.results / "provenance/snakemake.json").write_text("{}\n")
-        bank = self.bank("digits.mix", self.denoiser("digits", digits), digits)
+        denoiser = self.denoiser("digits", digits)
+        banks = {n: self.bank(n, denoiser, digits) for n in banks_needed(self.params)}
+        encoders, pairs = {}, {}
         for of_run in expand_runs(self.params).values():
-            inputs = [digits, bank] if of_run.spec.bank else [digits]
-            encoder = self.training(of_run, inputs)
+            inputs = [digits, banks[of_run.spec.bank]] if of_run.spec.bank else [digits]
+            if name := of_run.spec.pairs:
+                judge = encoders[self.params.pairs[name].run]
+                pairs[name] = pairs.get(name) or self.pairs(name, judge, digits)
+                inputs.append(pairs[name])
+            encoder = encoders[of_run.slug] = self.training(of_run, inputs)
             self.probe(of_run, encoder, digits)
             self.transfer(of_run, encoder, target)
 

@@ -34,6 +34,7 @@ TARGETS = {
     "diffusion",
     "synthesis",
     "pretrain",
+    "mining",
     "evaluate",
     "tables",
     "report",

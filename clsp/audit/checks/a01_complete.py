@@ -20,6 +20,7 @@ REQUIRED = {
         "checkpoints/final.safetensors",
         "history.jsonl",
     ),
+    "mine-pairs": ("pairs.npy", "features.npy"),
     "probe-encoder": ("linear.json", "knn.json", "linear.npz", "knn.npz", "features.npy"),
     "probe-transfer": ("transfer.json", "predictions.npz"),
 }
@@ -92,6 +93,8 @@ def _present(suite: Suite) -> list[Finding]:
         where = str(suite.results)
         if not made:
             message = "the artefact is not there"
+            if failed := suite.records.failure(job.stage, job.name):
+                message = f"the last attempt failed: {failed}"
             findings.append(
                 Finding(ID, INCOMPLETE, where, "one manifest", "none", message, about, numbers)
             )

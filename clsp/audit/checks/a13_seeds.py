@@ -55,6 +55,6 @@ def check(suite: Suite) -> list[Finding]:
     """Compare the runs that differ in nothing but their seed."""
     groups: dict[tuple, list[tuple[Run, Artefact]]] = {}
     for run, artefact in suite.trainings:
-        key = tuple(value for axis, value in run.axes.items() if axis != "seed")
+        key = (*(value for axis, value in run.axes.items() if axis != "seed"), run.label)
         groups.setdefault(key, []).append((run, artefact))
     return [finding for group in groups.values() for finding in _compare(suite, group)]

@@ -19,16 +19,24 @@ ALWAYS = ("step", "epoch", "lr", "loss", "embedding_std")
 Problem = tuple[str, str]  # expected, found
 
 
-def expected_rates(recipe: RecipeSpec, epochs: np.ndarray) -> np.ndarray:
-    """Learning rate of each epoch, counted from 0 (methods.md 1.4).
+def expected_rates(recipe: RecipeSpec, places: np.ndarray, unit: int) -> np.ndarray:
+    """Learning rate at places of the schedule, counted from 0 (methods.md 1.4).
 
-    Warm-up is a line from `warmup_start` in epoch 0 to the peak in its last epoch; from the next
-    epoch on half a cosine falls from the peak to 0 at the end of the run.
+    Places are epochs, or steps where the recipe says so. Warm-up is a line from `warmup_start` at
+    the first place to the peak at its last one; from the next place on half a cosine falls from
+    the peak to 0 at the end of the run.
+
+    Args:
+        recipe: Of the run.
+        places: int (n,).
+        unit: Places per epoch.
     """
-    peak, warmup = recipe.learning_rate, recipe.warmup_epochs
+    scaled = recipe.learning_rate_scaling == "batch_256"
+    peak = recipe.learning_rate * (recipe.batch_size / 256 if scaled else 1)
+    warmup = recipe.warmup_epochs * unit
     rising = np.linspace(recipe.warmup_start, peak, warmup)
-    falling = peak * np.cos(np.linspace(0, np.pi / 2, recipe.epochs - warmup, endpoint=False)) ** 2
-    return np.concatenate([rising, falling])[epochs]
+    falling = np.linspace(0, np.pi / 2, recipe.epochs * unit - warmup, endpoint=False)
+    return np.concatenate([rising, peak * np.cos(falling) ** 2])[places]
 
 
 def expected_momenta(start: float, end: float, steps: np.ndarray, total: int) -> np.ndarray:
@@ -73,7 +81,11 @@ def _schedules(run: Run, records: list[dict[str, Any]]) -> Problem | None:
     epochs = np.array([record["epoch"] for record in records])
     if len(records) == 0 or epochs.min() < 0 or epochs.max() >= recipe.epochs:
         return f"epochs 0 to {recipe.epochs - 1}", f"{sorted(set(epochs.tolist()))[-3:]}"
-    expected = {"lr": expected_rates(recipe, epochs)}
+    by_step = recipe.schedule == "step"
+    unit = len(records) // recipe.epochs if by_step else 1
+    if by_step and (steps.min() < 0 or steps.max() >= recipe.epochs * unit):
+        return f"steps 0 to {recipe.epochs * unit - 1}", f"{steps.min()} to {steps.max()}"
+    expected = {"lr": expected_rates(recipe, steps if by_step else epochs, unit)}
     if {"momentum_start", "momentum_end"} <= options.keys():
         bounds = options["momentum_start"], options["momentum_end"]
         expected["momentum"] = expected_momenta(*bounds, steps, len(records))

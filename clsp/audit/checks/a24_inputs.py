@@ -3,15 +3,21 @@
 from pathlib import Path
 
 from clsp.audit.finding import BLOCKING, Finding, Number
+from clsp.audit.lineage import Producer
 from clsp.audit.suite import Suite
-from clsp.config.plan import bank_job, denoiser_job, fetch_job, is_fetched, prepare_job
+from clsp.config.plan import (
+    bank_job,
+    denoiser_job,
+    fetch_job,
+    is_fetched,
+    pairs_job,
+    prepare_job,
+)
 from clsp.report.records import SHARD, name_of
 from clsp.runtime.manifest import Artefact
 
 ID = "A24"
 SEVERITY = BLOCKING
-
-Producer = tuple[str, str]  # stage, name
 
 
 def _inventory(suite: Suite) -> dict[tuple[str, ...], tuple[Artefact, str]]:
@@ -49,6 +55,10 @@ def _wanted(suite: Suite, artefact: Artefact) -> set[Producer]:
             spec = runs[name].spec
             jobs = [prepare_job(params, spec.dataset)]
             jobs += [bank_job(params, spec.bank)] if spec.bank else []
+            jobs += [pairs_job(params, spec.pairs)] if spec.pairs else []
+        case "mine-pairs":
+            pairs = params.pairs[name]
+            return {("pretrain-encoder", pairs.run), ("prepare-dataset", pairs.dataset)}
         case "probe-encoder":
             return {("pretrain-encoder", name), ("prepare-dataset", runs[name].spec.dataset)}
         case "probe-transfer":

@@ -38,7 +38,7 @@ def _problem(suite: Suite, cell: Cell, truth: dict[Number, float]) -> tuple[str,
     if not cell.tasks.split():
         return "the tasks of the cell", "none"
     wanted = [n for n in suite.numbers if n[1:3] == (cell.tasks.split()[0], cell.protocol)]
-    seeds = {n.run for n in wanted if _row(suite, n) == cell.row}
+    seeds = {n.run for n in wanted} & suite.runs_of_row(cell.row)
     if cell.expected != len(seeds):
         return f"{len(seeds)} seeds expected", f"{cell.expected}"
     groups = numbers_of(cell)
@@ -56,11 +56,6 @@ def _problem(suite: Suite, cell: Cell, truth: dict[Number, float]) -> tuple[str,
         if expected is not None and abs(found - expected) > TOLERANCE:
             return f"{name} {expected:.6f}", f"{name} {found}"
     return None
-
-
-def _row(suite: Suite, number: Number) -> tuple[str, str, str]:
-    run = suite.runs[number.run]
-    return (str(run.axes["dataset"]), str(run.axes["encoder"]), run.label)
 
 
 def _cells(suite: Suite) -> Iterator[tuple[str, str, Cell]]:

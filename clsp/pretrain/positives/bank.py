@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsp.config.strict import Strict
+from clsp.config.methods import SourceConfig
+from clsp.config.strict import PositiveInt
 from clsp.data.bank import open_bank
 from clsp.pretrain.anchors import Anchors
 from clsp.runtime.errors import ConfigError
@@ -16,10 +17,11 @@ from clsp.runtime.rng import integers, key_of
 SHARE = 4  # a bank may take this part (1/4) of the free device memory; else it stays on disk
 
 
-class Config(Strict):
-    """No options; the bank is named by the entry's `bank`."""
+class Config(SourceConfig):
+    """Which candidates are used; the bank is named by the entry's `bank`."""
 
-    needs_bank: ClassVar[bool] = True
+    reads: ClassVar[str | None] = "bank"
+    candidates: PositiveInt | None = None  # the first so many of each anchor; None: all
 
 
 def resident(images: np.ndarray, device: torch.device) -> Tensor | None:
@@ -35,21 +37,25 @@ def resident(images: np.ndarray, device: torch.device) -> Tensor | None:
 
 
 class Source:
-    """Draws one of the K candidates of each anchor, uniformly."""
+    """Draws one of the candidates of each anchor, uniformly."""
 
-    def __init__(self, config: Config, anchors: Anchors, bank: Artefact | None, seed: int) -> None:
-        if bank is None:
-            raise ConfigError("positives bank needs a bank, and none was given")
-        opened = open_bank(bank)
+    def __init__(
+        self, config: Config, anchors: Anchors, artefact: Artefact | None, seed: int
+    ) -> None:
+        opened = open_bank(artefact)
         opened.check_belongs(anchors.dataset)
         self.device = anchors.images.device
         self.mapped = opened.images  # (N, K, H, W, 3)
         self.images = resident(self.mapped, self.device)
+        held = self.mapped.shape[1]
+        self.used = held if config.candidates is None else config.candidates
+        if self.used > held:
+            raise ConfigError(f"candidates {self.used} exceed the {held} of bank {opened.name}")
         self.key = key_of(seed, "candidate")
 
     def choose(self, index: Tensor, epoch: int) -> Tensor:
-        """Which candidate each anchor gets, int64 (B,) in [0, K)."""
-        return integers(self.key, index, epoch, high=self.mapped.shape[1], count=1).squeeze(1)
+        """Which candidate each anchor gets, int64 (B,) in [0, used)."""
+        return integers(self.key, index, epoch, high=self.used, count=1).squeeze(1)
 
     def batch(self, index: Tensor, epoch: int) -> Tensor | None:
         """Candidates of a batch, uint8 (B, H, W, 3)."""

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clsp.config.plan import bank_job, banks_needed, prepare_job
+from clsp.config.plan import bank_job, prepare_job
 from clsp.config.schema import Params
 from clsp.data.bank import open_bank
 from clsp.data.prepared import open_prepared
 from clsp.report import style
+from clsp.report.collect import ordinary_runs
 from clsp.report.figure import Drawing, empty_drawing
 from clsp.report.records import Records
 
@@ -109,12 +110,14 @@ def _rows(strips: list[Strip]) -> list[dict[str, Any]]:
 
 def draw(params: Params, records: Records, frame: pd.DataFrame) -> Drawing:
     """A row per anchor: the real image, framed, then its candidates."""
-    strips = [s for name in banks_needed(params) for s in _strips(params, records, name)]
+    used = {run.spec.bank for run in ordinary_runs(params)}
+    banks = [name for name in params.banks if name in used]
+    strips = [strip for name in banks for strip in _strips(params, records, name)]
     if not strips:
         return empty_drawing("No bank of synthetic positives is there yet.")
-    banks = ", ".join(dict.fromkeys(strip.bank for strip in strips))
+    shown = ", ".join(dict.fromkeys(strip.bank for strip in strips))
     caption = (
-        f"Bank {banks}: in each row the real image (the anchor, framed; its class and row are "
+        f"Bank {shown}: in each row the real image (the anchor, framed; its class and row are "
         "printed above it) and, to its right, the candidates that were drawn for it. "
         "The class names are for the reader; the generator never sees a label."
     )

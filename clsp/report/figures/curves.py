@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from clsp.config.grid import expand_runs
 from clsp.config.schema import Params
 from clsp.report import style
-from clsp.report.collect import current_artefacts
+from clsp.report.collect import current_artefacts, ordinary_runs
 from clsp.report.figure import Drawing, empty_drawing
 from clsp.report.records import Records
 from clsp.runtime.history import read_history
@@ -29,7 +28,7 @@ COLUMNS = ("dataset", "encoder", "label", "term", "epoch", "mean", "std", "n")
 
 def _epochs(params: Params, records: Records) -> Iterator[dict[str, Any]]:
     """The mean of every term over each epoch of each run."""
-    for run in expand_runs(params).values():
+    for run in ordinary_runs(params):
         artefact = current_artefacts(run, records).get("pretrain-encoder")
         if artefact is None:
             continue

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from clsp.config.grid import Run, expand_runs
+from clsp.config.grid import Run
 from clsp.config.plan import prepare_job
 from clsp.config.schema import Params
 from clsp.data.prepared import open_prepared
 from clsp.report import style
-from clsp.report.collect import current_artefacts
+from clsp.report.collect import current_artefacts, ordinary_runs
 from clsp.report.figure import Drawing, empty_drawing
 from clsp.report.records import Records
 from clsp.runtime.keys import numpy_stream
@@ -64,7 +64,7 @@ def _map(run: Run, params: Params, records: Records) -> Map | None:
 def _first_seeds(params: Params, records: Records) -> list[Map]:
     """For every (dataset, encoder, label) the first seed in params.yaml that is there."""
     maps: dict[tuple[Any, ...], Map] = {}
-    for run in expand_runs(params).values():
+    for run in ordinary_runs(params):
         key = (run.axes["dataset"], run.axes["encoder"], run.label)
         if key not in maps and (found := _map(run, params, records)) is not None:
             maps[key] = found

@@ -10,8 +10,8 @@ TITLE = "Linear evaluation and weighted kNN, top-1 accuracy in percent"
 
 
 def select(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the frame that this table shows."""
-    return frame[frame["protocol"].isin(["linear", "knn"])]
+    """Rows of the frame that this table shows: ablations have tables of their own."""
+    return frame[frame["protocol"].isin(["linear", "knn"]) & (frame["variation"] == "")]
 
 
 def _columns(params: Params) -> list[tuple[str, str, str, str, str | None]]:

@@ -11,8 +11,8 @@ METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 
 def select(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the frame that this table shows."""
-    return frame[frame["protocol"] == "transfer"]
+    """Rows of the frame that this table shows: ablations have tables of their own."""
+    return frame[(frame["protocol"] == "transfer") & (frame["variation"] == "")]
 
 
 def _average(seeds: pd.DataFrame, tasks: list[str]) -> Cell:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from clsp.data.prepared import open_prepared
-from clsp.evaluate.features import LARGEST_BATCH, PIXELS, batch_size_for, extract, open_frozen
 from clsp.models.encoder import normalise
+from clsp.models.features import LARGEST_BATCH, PIXELS, batch_size_for, extract, open_frozen
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact
 

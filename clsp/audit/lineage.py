@@ -1,0 +1,33 @@
+"""What the encoder of a run was made from, through banks, pairs and the runs that judged those."""
+
+from collections.abc import Mapping
+
+from clsp.config.grid import Run
+from clsp.config.schema import Params
+from clsp.report.records import SHARD
+
+Producer = tuple[str, str]  # stage, name
+
+
+def _of_dataset(name: str) -> set[Producer]:
+    return {("fetch-dataset", name), ("prepare-dataset", name)}
+
+
+def _of_bank(params: Params, name: str) -> set[Producer]:
+    bank = params.banks[name]
+    denoiser = params.denoisers[bank.denoiser]
+    made = {("train-denoiser", bank.denoiser), (SHARD, name), ("gather-bank", name)}
+    return made | _of_dataset(bank.dataset) | _of_dataset(denoiser.dataset)
+
+
+def made_from(params: Params, runs: Mapping[str, Run], slug: str) -> frozenset[Producer]:
+    """Every artefact behind the encoder of a run, the encoder itself among them."""
+    spec = runs[slug].spec
+    found = {("pretrain-encoder", slug)} | _of_dataset(spec.dataset)
+    if spec.bank:
+        found |= _of_bank(params, spec.bank)
+    if spec.pairs:
+        pairs = params.pairs[spec.pairs]
+        found |= {("mine-pairs", spec.pairs)} | _of_dataset(pairs.dataset)
+        found |= made_from(params, runs, pairs.run)  # params.yaml with a circle is refused
+    return frozenset(found)

@@ -1,0 +1,1 @@
+"""Which training images a frozen encoder holds to be alike."""

@@ -1,0 +1,102 @@
+"""BSIM (arXiv:2011.13356) on SimCLR: a mixture of two images resembles both (methods.md 2.14).
+
+[inferred] Whether the CLSP paper's "MIT" is this work, and its exact loss and mixing distribution,
+are not known to us; D17 in reports/spec/deviations.yaml says what was chosen.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from clsp.config.methods import MethodConfig, Temperature
+from clsp.config.strict import Fraction, PositiveFloat, PositiveInt
+from clsp.models.encoder import Encoder
+from clsp.models.heads import build_projection_head
+from clsp.pretrain.contract import Batch, Moment, Step
+from clsp.pretrain.forward import forward_views
+from clsp.pretrain.losses.contrastive import mixture_contrast, nt_xent
+from clsp.runtime.rng import numpy_stream
+
+
+class Config(MethodConfig):
+    """Options of BSIM; every one that SimCLR lacks is inferred."""
+
+    temperature: Temperature
+    hidden: PositiveInt
+    projection: PositiveInt
+    forward: Literal["joint", "separate"]
+    mixing: Literal["cutmix", "mixup"]  # in pixel space
+    beta: PositiveFloat  # shares are drawn from Beta(beta, beta)
+    mixture_weight: Fraction  # of the mixtures' term; 1 - mixture_weight goes to SimCLR's
+
+
+class Method(nn.Module):
+    """SimCLR whose view 1 is also shown mixed with that of another image of the batch."""
+
+    ALIGNED: ClassVar[str] = (
+        "projections of the unmixed view 1 and of the positive; gradient on both sides"
+    )
+
+    def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
+        super().__init__()
+        self.config, self.seed = config, seed
+        self.encoder = encoder
+        self.head = build_projection_head(encoder.features, config.hidden, config.projection)
+        self.moment = 0
+
+    def before_step(self, moment: Moment) -> dict[str, float]:
+        """Note the step, which keys the mixing."""
+        self.moment = moment.step
+        return {}
+
+    def mix(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mix each image with another one of the batch.
+
+        Args:
+            images: (B, 3, H, W).
+
+        Returns:
+            Mixtures (B, 3, H, W), number of each second image (B,), share of the first (B,).
+        """
+        count, height, width = len(images), *images.shape[2:]
+        draw = numpy_stream(self.seed, "mixture", self.moment)
+        turn = int(draw.integers(1, max(count, 2)))  # nobody is mixed with itself
+        partner = torch.arange(count, device=images.device).roll(-turn)
+        share = torch.from_numpy(draw.beta(self.config.beta, self.config.beta, count)).float()
+        place = torch.from_numpy(draw.random((2, count))).float()
+        share, place = share.to(images.device), place.to(images.device)
+        if self.config.mixing == "mixup":
+            weight = share.view(-1, 1, 1, 1)
+            return weight * images + (1 - weight) * images[partner], partner, share
+        side = (1 - share).sqrt()  # of the box that the second image fills, as part of the image
+        inside = [
+            self._inside(size, side, centre)
+            for size, centre in ((height, place[0]), (width, place[1]))
+        ]
+        box = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]  # (B, 1, H, W)
+        kept = 1 - box.float().mean(dim=(1, 2, 3))  # the share that is really shown
+        return torch.where(box, images[partner], images), partner, kept
+
+    @staticmethod
+    def _inside(size: int, side: Tensor, centre: Tensor) -> Tensor:
+        """Which of `size` pixels lie in the box along one axis, bool (B, size)."""
+        middle, half = (centre * size)[:, None], (side * size / 2)[:, None]
+        pixel = torch.arange(size, device=side.device) + 0.5
+        return (pixel >= middle - half) & (pixel < middle + half)
+
+    def step(self, batch: Batch) -> Step:
+        """SimCLR on the plain views, and the mixtures of view 1 against view 2."""
+        config = self.config
+        mixed, partner, share = self.mix(batch.views[0])
+        shown = [*batch.views, mixed]
+        shown += [] if batch.positive is None else [batch.positive]
+        network = nn.Sequential(self.encoder, self.head)
+        z_1, z_2, z_mixed, *z_3 = forward_views(network, shown, config.forward)
+        plain = nt_xent(z_1, z_2, config.temperature)
+        spurious = mixture_contrast(z_mixed, z_2, partner, share, config.temperature)
+        terms = {
+            "info_nce": (1 - config.mixture_weight) * plain,
+            "mixture": config.mixture_weight * spurious,
+        }
+        return Step(terms, z_1, z_3[0] if z_3 else None)

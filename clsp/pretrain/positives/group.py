@@ -1,0 +1,34 @@
+"""Another image of the anchor's group: frames of one video, photos of one patient.
+
+The idea behind intra-video positives. Group ids come with the dataset: docs/data.md.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from clsp.config.methods import SourceConfig
+from clsp.pretrain.anchors import Anchors
+from clsp.pretrain.partners import SetPartners
+from clsp.runtime.manifest import Artefact
+from clsp.runtime.rng import key_of
+
+
+class Config(SourceConfig):
+    """No options."""
+
+    uses_groups: ClassVar[bool] = True
+
+
+class Source:
+    """Draws anew in every epoch, uniformly; an anchor alone or in no group is its own positive."""
+
+    def __init__(
+        self, config: Config, anchors: Anchors, artefact: Artefact | None, seed: int
+    ) -> None:
+        self.images = anchors.images
+        self.partners = SetPartners(anchors.groups, key_of(seed, "partner"))
+
+    def batch(self, index: Tensor, epoch: int) -> Tensor | None:
+        """Partners of a batch, uint8 (B, H, W, 3)."""
+        return self.images[self.partners.choose(index, epoch)]
