@@ -24,7 +24,7 @@ import yaml
 from clsp.config.evaluation import KnnSpec
 from clsp.config.grid import Run, expand_runs
 from clsp.config.load import load_params, read_yaml
-from clsp.config.schema import Normalisation
+from clsp.config.recipe import Normalisation
 from clsp.data.prepared import Prepared, open_prepared
 from clsp.evaluate.knn import neighbours, votes
 from clsp.models.encoder import Encoder, normalise

@@ -28,7 +28,7 @@ STAGES = {
     "gather-bank": ("clsp.synthesis.gather:gather_bank", "join shards into a bank"),
     "pretrain-encoder": (
         "clsp.pretrain.run:pretrain_encoder",
-        "contrastive pretraining of one run",
+        "pretraining of one run",
     ),
     "mine-pairs": (
         "clsp.mining.mine:mine_pairs",

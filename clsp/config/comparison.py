@@ -8,8 +8,9 @@ from clsp.runtime.errors import ConfigError
 
 def _check_labels(name: str, run: Run) -> None:
     if run.label_users:
+        verb = "uses" if len(run.label_users) == 1 else "use"
         raise ConfigError(
-            f"runs.{name}: {' and '.join(run.label_users)} uses labels of training images, which "
+            f"runs.{name}: {' and '.join(run.label_users)} {verb} labels of training images, which "
             f'"comparison: {{labels: refused}}" keeps out (run {run.slug}); leave it out, or '
             f'write "comparison: {{labels: marked}}", and its label ends in "{MARK.strip()}" '
             "everywhere"
@@ -35,20 +36,20 @@ def check_comparison(params: Params) -> None:
             what to write to compare them all the same.
     """
     _check_marks(params)
-    first: dict[tuple[str, str], Run] = {}
+    first: dict[str, Run] = {}
     for name, grid in params.runs.items():
         for run in grid_runs(params, grid):
             if params.comparison.labels == "refused":
                 _check_labels(name, run)
             if params.comparison.recipes == "single":
-                place = (str(run.axes["dataset"]), str(run.axes["encoder"]))
-                known = first.setdefault(place, run)
+                dataset = str(run.axes["dataset"])
+                known = first.setdefault(dataset, run)
                 families = (known.spec.recipe.family, run.spec.recipe.family)
                 if len(set(families)) > 1:
                     raise ConfigError(
-                        f"runs.{name}: on dataset {place[0]} with encoder {place[1]} the runs "
-                        f'follow recipes of two families, "{families[0]}" (run {known.slug}) and '
-                        f'"{families[1]}" (run {run.slug}); a difference between them would not '
-                        "be the methods' alone. Use recipes of one family, or write "
+                        f"runs.{name}: on dataset {dataset} the runs follow recipes of two "
+                        f'families, "{families[0]}" (run {known.slug}) and "{families[1]}" (run '
+                        f"{run.slug}); a difference between them would not be the methods' "
+                        "alone. Use recipes of one family, or write "
                         '"comparison: {recipes: mixed}", and every table says so'
                     )

@@ -24,6 +24,11 @@ def spec_uses_labels(spec: RunSpec) -> dict[str, bool]:
     }
 
 
+def generator_uses_labels(generator: str) -> bool:
+    """Whether a bank's candidates are drawn with labels; a generator's Config need not say no."""
+    return getattr(settings_class(GENERATORS, generator), "uses_labels", False)
+
+
 def label_users(
     method: MethodEntry, positives: PositivesEntry, bank: BankSpec | None, pairs: PairsSpec | None
 ) -> tuple[str, ...]:
@@ -36,7 +41,7 @@ def label_users(
         users.append(f'method "{method.method}"')
     if settings_class(POSITIVES, positives.source).uses_labels:
         users.append(f'positive source "{positives.source}"')
-    if bank and getattr(settings_class(GENERATORS, bank.generator), "uses_labels", False):
+    if bank and generator_uses_labels(bank.generator):
         users.append(f'generator "{bank.generator}"')
     if pairs and pairs.run.endswith(ENDING):
         users.append(f'run "{pairs.run}", which judges its pairs,')

@@ -29,6 +29,13 @@ class MethodConfig(Strict):
             ValueError: Naming the option and the batch size.
         """
 
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse a length of the run that the method's own schedules do not fit.
+
+        Raises:
+            ValueError: Naming the option and the number of epochs.
+        """
+
     def check_images(self, count: int) -> None:
         """Refuse a number of training images that the method cannot use.
 

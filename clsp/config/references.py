@@ -44,12 +44,15 @@ def _check_denoisers(params: Params) -> None:
                 raise ConfigError(f"banks.{name}: {error}") from None
 
 
-def _check_batch(params: Params, name: str) -> None:
+def _check_recipe(params: Params, name: str) -> None:
+    """A method that some run uses fits the batch size and length of its recipe."""
+    entry = params.methods[name]
+    recipe, settings = params.recipes[entry.recipe], entry.settings()
     try:
-        batch_size = params.recipes[params.methods[name].recipe].batch_size
-        params.methods[name].settings().check_batch(batch_size)
+        settings.check_batch(recipe.batch_size)
+        settings.check_epochs(recipe.epochs)
     except ValueError as error:
-        raise ConfigError(f"methods.{name}: {error}") from None
+        raise ConfigError(f"methods.{name}: {error} (recipes.{entry.recipe})") from None
 
 
 def _section(params: Params, axis: str) -> Mapping[str, Any]:
@@ -131,12 +134,13 @@ def check_references(params: Params) -> None:
     _check_denoisers(params)
     for name, method in params.methods.items():
         _known(method.recipe, params.recipes, f"methods.{name}.recipe", "recipe")
-        _check_batch(params, name)
     _check_sources(params)
     for name, grid in params.runs.items():
         for axis in AXES:
             for value in getattr(grid, axis):
                 _known(value, _section(params, axis), f"runs.{name}.{axis}", axis)
+        for method in grid.method:
+            _check_recipe(params, method)
         _check_banks(params, f"runs.{name}", grid)
         check_own_pairs(params, f"runs.{name}", grid)
         check_groups(params, f"runs.{name}", grid)

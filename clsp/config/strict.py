@@ -1,5 +1,6 @@
 """The base of every configuration class, and the number types they share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -64,12 +65,24 @@ class Strict(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+def _follows(problem: Any, problems: Sequence[Any]) -> bool:
+    """Whether a list is held to be too short only because bad items of it are not counted."""
+    own = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        len(other["loc"]) > len(own) and other["loc"][: len(own)] == own for other in problems
+    )
+
+
 def explain(error: ValidationError, where: str) -> ConfigError:
     """One message with a line per problem: key path, what was found, what was expected."""
-    lines = []
-    for problem in error.errors():
+    lines, problems = [], error.errors()
+    for problem in problems:
+        if _follows(problem, problems):
+            continue
         path = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] in ("tuple_type", "too_short", "too_long"):  # YAML knows lists only
+            message = message.replace("valid tuple", "valid list").replace("Tuple ", "List ")
         found = problem.get("input")
         shown = "" if isinstance(found, dict) else f", found {found!r}"
         lines.append(f"{path or 'top level'}: {message}{shown}")

@@ -25,6 +25,31 @@ def identity(prepared: Prepared) -> dict[str, Any]:
     }
 
 
+def refuse_others(
+    what: str, whose: str, recorded: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """Refuse a dataset that is not the recorded one: other images, or another number or split.
+
+    Labels may differ: nothing that belongs to images is drawn or mined from them.
+
+    Args:
+        what: "bank digits.mix belongs", for messages.
+        whose: "its", for messages.
+        recorded: What ties an artefact to its dataset, as `identity` gave it, perhaps with a split.
+        expected: The same of the dataset at hand.
+
+    Raises:
+        DataError: With what differs.
+    """
+    for key, wanted in expected.items():
+        if key != "labels_sha256" and recorded.get(key) != wanted:
+            other = "split" if key == "split" else "dataset"
+            raise DataError(
+                f"{what} to another {other}: {whose} {key} is {recorded.get(key)}, "
+                f"the run's is {wanted}"
+            )
+
+
 def map_array(path: Path, dtype: np.dtype | type, dimensions: int) -> np.ndarray:
     """Map an .npy file into memory, read-only.
 
@@ -65,13 +90,7 @@ class Bank:
         Raises:
             DataError: With what differs.
         """
-        expected = identity(prepared)
-        for key in ("images_sha256", "anchors"):
-            if self.dataset.get(key) != expected[key]:
-                raise DataError(
-                    f"bank {self.name} belongs to another dataset: its {key} is "
-                    f"{self.dataset.get(key)}, the dataset's is {expected[key]}"
-                )
+        refuse_others(f"bank {self.name} belongs", "its", self.dataset, identity(prepared))
         if self.images.shape[2:] != prepared.images.shape[1:]:
             raise DataError(
                 f"bank {self.name} belongs to another dataset: its images are "

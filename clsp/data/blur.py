@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from clsp.config.schema import BlurSpec
+from clsp.config.recipe import BlurSpec
 
 PASSES = 3  # PIL's default
 Number = TypeVar("Number", float, Tensor)

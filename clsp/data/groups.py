@@ -21,7 +21,8 @@ def _column(path: Path, header: list[str], name: str) -> int:
         listed = ", ".join(header) or "nothing"
         raise DataError(
             f'{path}: expected one column "{name}" in line 1, found {len(places) or "none"}'
-            f"{nearest(name, header) if not places else ''}; the columns are {listed}"
+            f"{nearest(name, header) if not places else ''}; the columns are {listed} "
+            "(separated by commas)"
         )
     return places[0]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from clsp.data.bank import identity, map_array
+from clsp.data.bank import identity, map_array, refuse_others
 from clsp.data.prepared import Prepared
 from clsp.runtime.errors import DataError
 from clsp.runtime.manifest import Artefact
@@ -40,14 +40,8 @@ class Pairs:
         Raises:
             DataError: With what differs.
         """
-        expected = owner_of(prepared)
-        for key in ("images_sha256", "anchors", "split"):
-            if self.dataset.get(key) != expected[key]:
-                what = "split" if key == "split" else "dataset"
-                raise DataError(
-                    f"pairs {self.name} belong to another {what}: their {key} is "
-                    f"{self.dataset.get(key)}, the run's is {expected[key]}"
-                )
+        belonging = owner_of(prepared)
+        refuse_others(f"pairs {self.name} belong", "their", self.dataset, belonging)
 
 
 def open_pairs(artefact: Artefact) -> Pairs:

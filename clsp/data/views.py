@@ -13,7 +13,7 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from clsp.config.schema import JitterSpec, ViewSpec
+from clsp.config.recipe import JitterSpec, ViewSpec
 from clsp.data.blur import draw_sigma, gaussian_blur
 from clsp.data.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, luminance, shift_hue, solarize
 from clsp.data.resample import Boxes, crop_and_resize

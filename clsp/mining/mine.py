@@ -126,5 +126,6 @@ def mine_pairs(
         "run": spec.run,
         "encoder_sha256": encoder.subjects[FILE]["digest"]["sha256"],
         "paired_anchors": paired,
+        "label_conditioned": not encoder.predicate["facts"]["label_free"],
     }
     return Outcome(metrics, {"images": len(images), "pairs": len(mined)}, facts)

@@ -57,8 +57,8 @@ class Teacher(nn.Module):
         """Update at the start of a step, with the decay set at the end of the step before.
 
         The CLSP authors compute tau(s) after step s and use it in step s + 1; in step 0 both
-        networks are equal, so that update changes nothing. solo-learn updates after each step with
-        the same sequence of decays.
+        networks are equal, so that update changes nothing but rounding. solo-learn updates after
+        each step with the same sequence of decays.
 
         Returns:
             The decay, for the step log.

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
-from clsp.config.schema import EncoderSpec, Normalisation
+from clsp.config.recipe import Normalisation
+from clsp.config.schema import EncoderSpec
 from clsp.config.strict import parse
 from clsp.runtime.canonical import canonical_json, parse_json
 from clsp.runtime.checkpoint import load_tensors, save_tensors
@@ -49,8 +50,10 @@ class Encoder(nn.Module):
         self.layer4 = self._stage(block, 8 * width, depths[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.features = 8 * width * block.expansion  # F
-        for module in self.modules():  # torchvision's initialisation
-            if isinstance(module, nn.Conv2d):
+        # torchvision's initialisation. Both authors put their 3x3 stem in afterwards, so it keeps
+        # the default of nn.Conv2d (clsp utils/utils.py, solo-learn solo/methods/base.py).
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and (big or module is not self.conv1):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def _stage(self, block: type, planes: int, depth: int, stride: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clsp.config.schema import Normalisation
+from clsp.config.recipe import Normalisation
 from clsp.models.encoder import FILE, Encoder, load_encoder, normalise
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,7 +71,9 @@ class Prototypes(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, D), any scale -> cosines (B, K)."""
-        return F.normalize(embeddings, dim=1) @ F.normalize(self.directions, dim=1).T
+        with torch.autocast(embeddings.device.type, enabled=False):  # methods.md 7, 10
+            directions = F.normalize(self.directions, dim=1)
+            return F.normalize(embeddings.to(directions.dtype), dim=1) @ directions.T
 
 
 class DinoHead(nn.Module):

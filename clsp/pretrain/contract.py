@@ -41,7 +41,6 @@ class Moment:
     step: int
     steps: int
     epoch: int
-    epochs: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class Step:
         z_anchor: Embedding of view 1, (B, D), any scale: what alignment pulls on.
         z_positive: Embedding of the positive, (B, D), or None where there is none. A method that
             lets no gradient flow on this side gives it detached.
+        watched: Embedding of view 1 whose collapse is watched, (B, D): the projection where
+            `z_anchor` is a prediction. None: `z_anchor`.
         neighbours: Numbers of the anchors whose past embeddings were taken as positives of the
             batch, int64 (B, n), -1 for a random entry of a young queue; None without such.
     """
@@ -60,6 +61,7 @@ class Step:
     terms: dict[str, Tensor]
     z_anchor: Tensor
     z_positive: Tensor | None
+    watched: Tensor | None = None
     neighbours: Tensor | None = None
 
 
@@ -69,7 +71,7 @@ class Group:
 
     Attributes:
         parameters: The parameters.
-        rate: Peak rate of the group, scaled as the recipe's is, or None for the recipe's.
+        rate: Peak rate of the group, never scaled by the batch size, or None for the recipe's.
         constant: True: the peak holds throughout, without warm-up or decay.
     """
 

@@ -2,7 +2,7 @@
 
 joint      one pass over the concatenation of all images: one GPU running the authors' SimCLR.
 separate   one pass per view: one GPU running the authors' MoCo. Running statistics see each view
-           in turn, the positive last.
+           in turn; in MoCo the positive last, as in the authors' code, in other methods not at all.
 four_gpu   the authors' DataParallel on 4 GPUs: rows are split in order into 4 chunks, each with
            its own batch statistics, and only the first chunk's reach the running statistics,
            which evaluation uses. In CLSP-SimCLR these are real view-1 images alone.
@@ -62,6 +62,18 @@ def forward_views(network: nn.Module, views: list[Tensor], forward: str) -> list
     return list(embeddings.chunk(len(views)))
 
 
+def forward_positive(network: nn.Module, positive: Tensor | None) -> Tensor | None:
+    """Embed the positive by itself; the running statistics stay those of real views (D22).
+
+    Evaluation uses them, and its images are real (methods.md 7, 6). In CLSP-SimCLR on four GPUs
+    they come from real images alone too.
+    """
+    if positive is None:
+        return None
+    with frozen_running_statistics(network):
+        return network(positive)
+
+
 def forward_batch(
     network: nn.Module, batch: Batch, forward: str
 ) -> tuple[list[Tensor], Tensor | None]:
@@ -70,11 +82,15 @@ def forward_batch(
     Args:
         network: Maps (B, 3, H, W) to (B, D).
         batch: Views and perhaps a positive.
-        forward: As in `forward_views`.
+        forward: As in `forward_views`; with "separate" the positive leaves no trace in the
+            running statistics.
 
     Returns:
         The views' embeddings, (B, D) each, and the positive's or None.
     """
+    if forward == "separate":
+        views = forward_views(network, batch.views, forward)
+        return views, forward_positive(network, batch.positive)
     shown = batch.views if batch.positive is None else [*batch.views, batch.positive]
     first, second, *rest = forward_views(network, shown, forward)
     return [first, second], rest[0] if rest else None

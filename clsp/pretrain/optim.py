@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clsp.config.schema import RecipeSpec
+from clsp.config.recipe import RecipeSpec
 from clsp.pretrain.contract import Group, Method
 
 TINY = 1e-8  # methods.md 1.3
@@ -106,9 +106,8 @@ def _split(group: Group, recipe: RecipeSpec) -> list[dict[str, Any]]:
     trained = [p for p in group.parameters if p.requires_grad]
     decayed = [p for p in trained if whole or p.ndim > 1]
     bare = [p for p in trained if not whole and p.ndim <= 1]
-    scale = recipe.peak / recipe.learning_rate
     common = {
-        "peak": recipe.peak if group.rate is None else group.rate * scale,
+        "peak": recipe.peak if group.rate is None else group.rate,
         "constant": group.constant,
         "momentum": recipe.momentum,
     }

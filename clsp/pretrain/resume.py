@@ -78,14 +78,14 @@ class Resume:
 
     @property
     def kept(self) -> str:
-        """The last good state, for a message."""
+        """The last good state of this run, for a message."""
         state = load_state(self.folder)
-        if state is None:
+        if state is None or state["fingerprint"] != self.fingerprint:
             return "no state had been saved yet"
         return f"the last good state, after step {state['step']}, is kept in {self.folder}"
 
-    def save(self, position: Position) -> None:
-        """Save, unless the weights are no longer finite: the last good state then stays.
+    def refuse_broken(self, step: int) -> None:
+        """Stop if the last update broke the weights.
 
         Raises:
             DivergedError: If a weight is NaN or infinite.
@@ -93,9 +93,16 @@ class Resume:
         for name, parameter in self.method.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise DivergedError(
-                    f"step {position.step}: {name} is no longer finite, so training stopped; "
-                    f"the last good state is kept in {self.folder}"
+                    f"step {step}: {name} is no longer finite, so training stopped; {self.kept}"
                 )
+
+    def save(self, position: Position) -> None:
+        """Save, unless the weights are no longer finite: the last good state then stays.
+
+        Raises:
+            DivergedError: If a weight is NaN or infinite.
+        """
+        self.refuse_broken(position.step)
         state = {
             "fingerprint": self.fingerprint,
             "step": position.step,

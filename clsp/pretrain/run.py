@@ -18,7 +18,7 @@ from clsp.pretrain.losses.alignment import alignment
 from clsp.pretrain.optim import set_learning_rates
 from clsp.pretrain.resume import Position, Resume, snapshot
 from clsp.pretrain.setup import Setup, load_batch, set_up
-from clsp.pretrain.watch import Watch
+from clsp.pretrain.watch import Watch, watched
 from clsp.runtime.canonical import sha256_array, sha256_json
 from clsp.runtime.checkpoint import save_tensors, tensors_sha256
 from clsp.runtime.device import resolve
@@ -75,7 +75,7 @@ def train_step(setup: Setup, index: Tensor, step: int) -> Taken:
     """One optimizer step.
 
     Raises:
-        DivergedError: If the loss or a gradient is not finite; nothing has been updated then.
+        DivergedError: If the loss or a gradient is not finite; no weight has been updated then.
     """
     moment = setup.moment(step)
     hook = getattr(setup.method, "before_step", None)
@@ -163,7 +163,8 @@ class Course:
                     self.keep()
                     bar.step(1, **({"loss": taken.scalars["loss"].item()} if bar.due() else {}))
                 self.journal.flush()
-                self.watch.judge(epoch, taken.done.z_anchor.shape[1], self.journal.records[-1])
+                self.resume.refuse_broken(position.step)
+                self.watch.judge(epoch, watched(taken.done).shape[1], self.journal.records[-1])
 
 
 def _fingerprint(spec: RunSpec, inputs: list[Artefact]) -> str:
@@ -183,13 +184,16 @@ def _health(record: dict[str, Any]) -> dict[str, float]:
     return {name: record[name] for name in watched if name in record}
 
 
-def _outcome(setup: Setup, initial: str, final: str, position: Position) -> Outcome:
+def _outcome(
+    setup: Setup, initial: str, final: str, position: Position, conditioned: bool
+) -> Outcome:
+    """What the run reports; `conditioned`: its bank or pairs were made with the help of labels."""
     spec, batch = setup.spec, setup.spec.recipe.batch_size
     last = [record["loss"] for record in position.records[-setup.per_epoch :]]
     counted = setup.method.counters() if hasattr(setup.method, "counters") else {}
     trained = [p for p in setup.method.parameters() if p.requires_grad]
     first = epoch_order(len(setup.anchors), spec.seed, 0)[:batch]
-    labels = spec_uses_labels(spec)
+    labels = {**spec_uses_labels(spec), "artefact": conditioned}
     facts: dict[str, Any] = {
         "init_sha256": initial,
         "final_sha256": final,
@@ -202,7 +206,7 @@ def _outcome(setup: Setup, initial: str, final: str, position: Position) -> Outc
         },
         "forward": spec.method_options.get("forward"),
         "uses_labels": labels,
-        "label_free": not any(labels.values()),  # then Anchors holds no labels
+        "label_free": not any(labels.values()),
         "recipe_family": spec.recipe.family,
         "aligned": setup.method.ALIGNED,
         "health": _health(position.records[-1]),
@@ -254,4 +258,6 @@ def pretrain_encoder(
     _checkpoint(final, trained, position.step, setup)
     save_encoder(encoder, setup.method.encoder, spec.encoder, setup.statistics)
     position.records = journal.records
-    return _outcome(setup, tensors_sha256(initial), tensors_sha256(trained), position)
+    conditioned = any(read.predicate["facts"]["label_conditioned"] for read in [*bank, *pairs])
+    digests = tensors_sha256(initial), tensors_sha256(trained)
+    return _outcome(setup, *digests, position, conditioned)

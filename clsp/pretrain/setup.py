@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from clsp.config.labels import spec_uses_labels
-from clsp.config.schema import METHODS, POSITIVES, Normalisation, RunSpec
+from clsp.config.recipe import Normalisation
+from clsp.config.schema import METHODS, POSITIVES, RunSpec
 from clsp.config.strict import parse
 from clsp.data.prepared import Prepared
 from clsp.data.views import make_views
@@ -39,7 +40,7 @@ class Setup:
 
     def moment(self, step: int) -> Moment:
         """Where in the run a step is."""
-        return Moment(step, self.steps, step // self.per_epoch, self.spec.recipe.epochs)
+        return Moment(step, self.steps, step // self.per_epoch)
 
     @property
     def steps(self) -> int:
@@ -65,6 +66,7 @@ def build_method(spec: RunSpec, classes: int) -> Method:
     config = parse(module.Config, spec.method_options, f"options of method {spec.method}")
     try:
         config.check_batch(spec.recipe.batch_size)
+        config.check_epochs(spec.recipe.epochs)
     except ValueError as error:
         raise ConfigError(f"method {spec.method}: {error}") from None
     with torch.random.fork_rng(devices=[]):
@@ -129,7 +131,7 @@ def set_up(
 def _views(setup: Setup, images: Tensor, index: Tensor, epoch: int, numbers: list[int]) -> Tensor:
     """Views of images that are stacked view by view; `numbers` are the views' own."""
     recipe = setup.spec.recipe
-    second = numbers == [1] and recipe.second_view is not None
+    second = numbers == [1]  # on its own only where its pipeline differs
     view = torch.tensor(numbers, device=index.device).repeat_interleave(len(index))
     return make_views(
         images,

@@ -1,7 +1,8 @@
 """Collapse and liveness, watched while a run trains and never a reason to stop it.
 
 Both of the paper's methods pass through a nearly collapsed start that is normal (methods.md 5), so
-warnings begin after a tenth of the run, and only a loss or gradient that is not finite ends a run.
+warnings begin after ten epochs, or a tenth of a longer run, and only a loss or gradient that is not
+finite ends a run.
 Labels are used here for the log alone: a method never sees them through this module.
 """
 
@@ -58,6 +59,11 @@ def teacher_distance(teacher: Teacher, online: nn.Module) -> Tensor:
     return (sum(gap for gap, _ in gaps) / sum(size for _, size in gaps)).sqrt()
 
 
+def watched(done: Step) -> Tensor:
+    """The embedding of view 1 that tells of collapse, (B, D)."""
+    return done.z_anchor if done.watched is None else done.watched
+
+
 class Watch:
     """Values for the step log, and warnings.
 
@@ -77,16 +83,16 @@ class Watch:
 
         The share counts neighbours that are embeddings of an image, not a queue's random start.
         """
-        values = {"embedding_std": embedding_spread(done.z_anchor)}
+        values = {"embedding_std": embedding_spread(watched(done))}
         if done.neighbours is not None:
-            real = done.neighbours >= 0
+            real = (done.neighbours >= 0) & (self.labels[index] >= 0)[:, None]
             same = self.labels[done.neighbours.clamp_min(0)] == self.labels[index][:, None]
             values["neighbour_label_share"] = (same & real).sum() / real.sum().clamp_min(1)
         return values
 
     def each_epoch(self, done: Step) -> dict[str, Tensor]:
         """What costs too much for every step: effective rank and distance of the teacher."""
-        values = {"effective_rank": effective_rank(done.z_anchor)}
+        values = {"effective_rank": effective_rank(watched(done))}
         if isinstance(getattr(self.method, "teacher", None), Teacher):
             values["teacher_distance"] = teacher_distance(self.method.teacher, self.method.online())
         return values

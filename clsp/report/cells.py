@@ -92,7 +92,8 @@ class Cell:
 
 
 FIELDS = tuple(f.name for f in fields(Cell))
-COLUMNS = (*FIELDS, "demonstration")
+MARKS = ("demonstration", "note")  # the last columns of every csv, so that no extract loses them
+COLUMNS = (*FIELDS, *MARKS)
 _FLOATS = ("mean", "std", "published", "difference")
 
 
@@ -105,12 +106,14 @@ class Table:
         cells: All cells, row by row; every row has the same columns.
         compared: Titles of the columns that get a published column beside them.
         notes: Footnotes, in the order of their marks.
+        comparison: What the rows do not share.
     """
 
     title: str
     cells: list[Cell]
     compared: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    comparison: list[str] = field(default_factory=list)
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -210,13 +213,19 @@ def make_cell(
     )
 
 
-def cells_csv(cells: list[Cell], demonstration: bool) -> str:
-    """Cells as csv: one line per row and column, numbers to six digits.
+def marks(demonstration: bool, comparison: list[str]) -> dict[str, str]:
+    """The columns MARKS of every line: whether it is a demonstration, and what is not alike."""
+    return {
+        "demonstration": DEMONSTRATION if demonstration else "",
+        "note": " ".join(comparison),
+    }
 
-    The last column carries the demonstration mark, so that no extract can lose it.
-    """
-    mark = {"demonstration": DEMONSTRATION if demonstration else ""}
-    return write_csv(COLUMNS, [{n: getattr(cell, n) for n in FIELDS} | mark for cell in cells])
+
+def cells_csv(table: Table, demonstration: bool) -> str:
+    """Cells as csv: one line per row and column, numbers to six digits."""
+    mark = marks(demonstration, table.comparison)
+    lines = [{name: getattr(cell, name) for name in FIELDS} | mark for cell in table.cells]
+    return write_csv(COLUMNS, lines)
 
 
 def read_cells(text: str, where: str) -> list[Cell]:

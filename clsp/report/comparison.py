@@ -1,50 +1,68 @@
-"""What the rows of a table do not share is refused, or said below it: recipes, and labels."""
+"""What is shown together and is not alike is refused, or said beside it: recipes, and labels."""
+
+from collections.abc import Iterable
 
 import pandas as pd
 
+from clsp.config.grid import expand_runs
 from clsp.config.labels import MARK
 from clsp.config.schema import Params
-from clsp.report.cells import Table
-from clsp.report.collect import runs_by_name
+from clsp.report.collect import Name
 from clsp.runtime.errors import ConfigError
 
 LABELS = (
-    f'Rows that end in "{MARK.strip()}" use the labels of the training images in pretraining; the '
-    "others see none."
+    f'Methods whose label ends in "{MARK.strip()}" use the labels of the training images in '
+    "pretraining, directly or through another run; the others use none."
 )
 
 
 def check_recipes(params: Params, frame: pd.DataFrame) -> None:
-    """Refuse a frame in which runs of one dataset and encoder follow several recipe families.
+    """Refuse a frame in which runs on one dataset follow several recipe families.
 
     Raises:
         ConfigError: Naming the families, and what to write to compare them all the same.
     """
     if params.comparison.recipes == "mixed":
         return
-    for (dataset, encoder), rows in frame.groupby(["dataset", "encoder"], sort=False):
+    for dataset, rows in frame.groupby("dataset", sort=False):
         families = list(rows["recipe"].unique())
         if len(families) > 1:
             raise ConfigError(
-                f"frame.csv: runs on dataset {dataset} with encoder {encoder} follow recipes of "
-                f"the families {', '.join(families)}; expected one, unless params.yaml says "
+                f"frame.csv: runs on dataset {dataset} follow recipes of the families "
+                f"{', '.join(families)}; expected one, unless params.yaml says "
                 '"comparison: {recipes: mixed}"'
             )
 
 
-def comparison_notes(params: Params, table: Table) -> list[str]:
-    """A note for labels, and one per dataset and encoder whose rows mix recipe families."""
-    named = runs_by_name(params)
-    mixed: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for row in table.rows:
-        family = named[row][0].spec.recipe.family
-        mixed.setdefault(row[:2], {}).setdefault(family, []).append(row[2])
-    notes = [LABELS] if any(row[2].endswith(MARK) for row in table.rows) else []
-    for (dataset, encoder), families in mixed.items():
+def _families(params: Params) -> dict[Name, str]:
+    """The recipe family behind every label that a table or a figure may show."""
+    found: dict[Name, str] = {}
+    for run in expand_runs(params).values():
+        place = (str(run.axes["dataset"]), str(run.axes["encoder"]))
+        for label in (*run.names, *map(run.label_beside, run.values)):
+            found.setdefault((*place, label), run.spec.recipe.family)
+    return found
+
+
+def comparison_notes(params: Params, shown: Iterable[Name]) -> list[str]:
+    """A note for labels, and one per dataset on which what is shown mixes recipe families.
+
+    Args:
+        params: The validated parameters.
+        shown: Dataset, encoder and label of everything that a table or a figure shows.
+    """
+    known, marked = _families(params), False
+    mixed: dict[str, dict[str, dict[str, None]]] = {}  # dataset -> family -> labels
+    for name in shown:
+        dataset, _, label = name
+        mixed.setdefault(dataset, {}).setdefault(known[name], {})[label] = None
+        marked |= label.endswith(MARK)
+    notes = [LABELS] if marked else []
+    for dataset, families in mixed.items():
         if len(families) > 1:
-            listed = "; ".join(f"{name}: {', '.join(rows)}" for name, rows in families.items())
+            listed = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in families.items())
             notes.append(
-                f"Recipes of several families are mixed on {dataset}, {encoder}, so that a "
-                f"difference between rows may be the recipe's ({listed})."
+                f"Recipes of several families are mixed on {dataset}, so that a difference "
+                f"between methods may be the recipe's ({listed})."
             )
     return notes

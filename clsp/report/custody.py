@@ -170,41 +170,32 @@ def build_cards(params: Params, records: Records) -> list[dict[str, Any]]:
     return cards
 
 
+def _stored(
+    records: Records, stage: str, names: list[str], file: str, title: str
+) -> list[dict[str, Any]]:
+    """What is known of every artefact of a stage; `title` is the key of its name."""
+    return [
+        {
+            title: name,
+            "manifest": records.relative(artefact),
+            "sha256": artefact.subjects.get(file, {"digest": {"sha256": ""}})["digest"]["sha256"],
+            "metrics": artefact.metrics,
+            "counters": artefact.predicate.get("counters", {}),
+            "spec": artefact.spec,
+        }
+        for name in names
+        for artefact in records.named(stage, name)[:1]
+    ]
+
+
 def build_banks(params: Params, records: Records) -> list[dict[str, Any]]:
     """What is known of every bank that a run reads."""
-    banks = []
-    for name in banks_needed(params):
-        for artefact in records.named("gather-bank", name)[:1]:
-            images = artefact.subjects.get("images.npy", {"digest": {"sha256": ""}})
-            banks.append(
-                {
-                    "bank": name,
-                    "manifest": records.relative(artefact),
-                    "sha256": images["digest"]["sha256"],
-                    "metrics": artefact.metrics,
-                    "counters": artefact.predicate.get("counters", {}),
-                    "spec": artefact.spec,
-                }
-            )
-    return banks
+    return _stored(records, "gather-bank", banks_needed(params), "images.npy", "bank")
 
 
 def build_pairs(params: Params, records: Records) -> list[dict[str, Any]]:
     """What is known of all pairs that a run trains on."""
-    found = []
-    for name in pairs_needed(params):
-        for artefact in records.named("mine-pairs", name)[:1]:
-            stored = artefact.subjects.get("pairs.npy", {"digest": {"sha256": ""}})
-            found.append(
-                {
-                    "pairs": name,
-                    "manifest": records.relative(artefact),
-                    "sha256": stored["digest"]["sha256"],
-                    "metrics": artefact.metrics,
-                    "spec": artefact.spec,
-                }
-            )
-    return found
+    return _stored(records, "mine-pairs", pairs_needed(params), "pairs.npy", "pairs")
 
 
 def _in_use(params: Params, records: Records) -> Iterator[Artefact]:

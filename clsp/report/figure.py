@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 
 from clsp.config.schema import FIGURES, Params
 from clsp.report import style
-from clsp.report.cells import DEMONSTRATION
+from clsp.report.cells import MARKS, marks
+from clsp.report.collect import Name
+from clsp.report.comparison import comparison_notes
 from clsp.report.escape import write_csv
 from clsp.report.records import Records
 from clsp.report.table import read_frame
@@ -23,7 +25,7 @@ class Drawing:
 
     Attributes:
         figure: The drawing.
-        columns: Columns of the csv.
+        columns: Columns of the csv; a figure with "label" has "dataset" and "encoder" too.
         rows: The numbers shown.
         caption: What is seen, for every reader.
         alt: What is seen, for readers who do not see it.
@@ -43,6 +45,13 @@ def empty_drawing(reason: str) -> Drawing:
     return Drawing(figure, ("reason",), [{"reason": reason}], reason, reason)
 
 
+def _shown(drawing: Drawing) -> list[Name]:
+    """What a figure compares, if it compares anything."""
+    if "label" not in drawing.columns:
+        return []
+    return [(str(row["dataset"]), str(row["encoder"]), row["label"]) for row in drawing.rows]
+
+
 def render_figure(
     spec: Params, figure: str, root: Path, frame: Input, csv: Output, png: Output
 ) -> Outcome:
@@ -55,13 +64,15 @@ def render_figure(
         frame: Made by collect-results.
         csv: The numbers shown.
         png: The drawing.
+
+    The caption ends with what the labels shown do not share: recipes, and labels.
     """
     module = registry.load(FIGURES, figure, "figure")
     style.apply_style()
     table = read_frame(frame.path("frame.csv").read_text(encoding="utf-8"))
     drawing: Drawing = module.draw(spec, Records(root), table)
-    mark = {"demonstration": DEMONSTRATION if spec.demonstration else ""}
-    columns = (*drawing.columns, "demonstration")
+    notes = comparison_notes(spec, _shown(drawing))
+    columns, mark = (*drawing.columns, *MARKS), marks(spec.demonstration, notes)
     write_atomic(csv, write_csv(columns, [row | mark for row in drawing.rows]))
     write_atomic(png, style.to_png(drawing.figure, spec.demonstration))
     return Outcome(
@@ -69,7 +80,7 @@ def render_figure(
         facts={
             "figure": figure,
             "title": module.TITLE,
-            "caption": drawing.caption,
+            "caption": " ".join([drawing.caption, *notes]),
             "alt": drawing.alt,
         },
     )

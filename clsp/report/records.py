@@ -73,8 +73,8 @@ class Records:
             index.setdefault((artefact.stage, name_of(artefact)), []).append(artefact)
         return index
 
-    def failure(self, stage: str, name: str) -> str:
-        """Why the last attempt at an artefact failed, or nothing if none is recorded."""
+    def failure(self, stage: str, name: str, spec: dict[str, Any]) -> str:
+        """Why the last attempt at an artefact with this spec failed, or nothing."""
         for path in self._failures:
             if path.parent.name != name:
                 continue
@@ -82,7 +82,10 @@ class Records:
                 record = read_json(path)
             except ClspError as error:
                 return str(error)
-            if isinstance(record, dict) and record.get("step") == stage:
+            if isinstance(record, dict) and (record.get("step"), record.get("spec")) == (
+                stage,
+                spec,
+            ):
                 return str(record.get("error"))
         return ""
 

@@ -50,7 +50,7 @@ def read_frame(text: str) -> pd.DataFrame:
 def build_table(
     params: Params, table: str, frame: pd.DataFrame, published: PublishedNumbers
 ) -> Table:
-    """Build a table by its plug-in's name; its last notes say what its rows do not share.
+    """Build a table by its plug-in's name, with what its rows do not share.
 
     Raises:
         ConfigError: If the frame mixes recipe families and params.yaml does not allow it.
@@ -58,7 +58,7 @@ def build_table(
     module: ModuleType = registry.load(TABLES, table, "table")
     check_recipes(params, frame)
     built: Table = module.build(params, module.select(frame), published)
-    return replace(built, notes=[*built.notes, *comparison_notes(params, built)])
+    return replace(built, comparison=comparison_notes(params, built.rows))
 
 
 def _header(table: Table) -> list[str]:
@@ -85,7 +85,7 @@ def _body(table: Table) -> list[list[str]]:
 def notes_of(table: Table) -> list[str]:
     """Everything printed below a table: what the numbers are, footnotes, and sources."""
     notes = ["Mean ± standard deviation over seeds (number of seeds); — (0 of 3): no run is there."]
-    notes += table.notes
+    notes += [*table.notes, *table.comparison]
     sources: dict[str, None] = {}
     for cell in table.cells:
         if cell.published is not None:
@@ -154,7 +154,7 @@ def render(
     """The table and its three files as text, by their endings; pure, so the audit can repeat it."""
     built = build_table(params, table, read_frame(frame_text), PublishedNumbers.read(published))
     texts = {
-        "csv": cells_csv(built.cells, params.demonstration),
+        "csv": cells_csv(built, params.demonstration),
         "md": table_markdown(built, params.demonstration),
         "tex": table_latex(built, params.demonstration),
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clsp.config.labels import generator_uses_labels
 from clsp.config.schema import BankSpec
 from clsp.data.bank import INDEX, identity, map_array
 from clsp.data.prepared import Prepared, open_prepared
@@ -179,7 +180,7 @@ def gather_bank(
         "dataset": {"spec": dataset.spec, **identity(prepared)},
         "denoiser": shards[0].predicate["facts"]["denoiser"],
         "sampler": shards[0].predicate["facts"]["sampler"],
-        "label_conditioned": False,
+        "label_conditioned": generator_uses_labels(spec.generator),
     }
     metrics = {"bank/own_mse": own / table.size, "bank/random_mse": random / table.size}
     return Outcome(metrics, {"anchors": len(anchors), "images": table.size}, facts)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clsp.config.labels import generator_uses_labels
 from clsp.config.schema import GENERATORS, BankSpec
 from clsp.data.bank import identity
 from clsp.data.prepared import open_prepared
@@ -163,5 +164,5 @@ def _facts(
         "sampler": {"generator": spec.generator, **spec.options},
         "noise": "philox4x32-10; key (seed, purpose), counter (block, anchor, candidate, step)",
         "device": device.type,
-        "label_conditioned": False,
+        "label_conditioned": generator_uses_labels(spec.generator),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from faults import Tree
-from results_tree import PAIRED, TreeBuilder, tiny_params
+from results_tree import LABELLED, PAIRED, TreeBuilder, tiny_params
 
 from clsp.config.plan import Job
 from clsp.config.schema import Params
@@ -73,6 +73,12 @@ def original_paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _build(tmp_path_factory.mktemp("paired"), tiny_params(**PAIRED))
 
 
+@pytest.fixture(scope="session")
+def original_labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same again, with pairs that a run with labels judged, and several recipes."""
+    return _build(tmp_path_factory.mktemp("labelled"), tiny_params(**LABELLED))
+
+
 @pytest.fixture
 def tree(original: Path, tmp_path: Path) -> Tree:
     """A copy of the tree that the test may damage."""
@@ -83,3 +89,9 @@ def tree(original: Path, tmp_path: Path) -> Tree:
 def paired_tree(original_paired: Path, tmp_path: Path) -> Tree:
     """A copy of the tree with pairs that the test may damage; audit it with PAIRED."""
     return _copy(original_paired, tmp_path)
+
+
+@pytest.fixture
+def labelled_tree(original_labelled: Path, tmp_path: Path) -> Tree:
+    """A copy of the tree with labels that the test may damage; audit it with LABELLED."""
+    return _copy(original_labelled, tmp_path)

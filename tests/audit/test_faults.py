@@ -1,27 +1,13 @@
 """Every fault sets off exactly the checks it should, names the place, and changes nothing."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from auditing import audit, ids
 from faults import FAULTS, RUN, Tree, flip_bit
-from results_tree import PAIRED, tiny_params
-
-from clsp.audit.run import main
-from clsp.runtime.canonical import canonical_json
-
-
-def audit(tree: Tree, out: Path, **changes: Any) -> tuple[int, dict[str, Any]]:
-    """Exit code and audit.json."""
-    spec = canonical_json(tiny_params(**changes).canonical())
-    given = ["--spec", spec, "--results", str(tree.results), "--reports", str(tree.reports)]
-    given += ["--out", str(out)]
-    if tree.store is not None:
-        given += ["--mlflow", f"sqlite:///{tree.store}"]
-    code = main(given)
-    return code, json.loads(out.read_text())
+from results_tree import PAIRED
 
 
 def state(base: Path) -> dict[str, tuple[str, int]]:
@@ -31,10 +17,6 @@ def state(base: Path) -> dict[str, tuple[str, int]]:
         for path in sorted(base.rglob("*"))
         if path.is_file()
     }
-
-
-def ids(record: dict[str, Any]) -> set[str]:
-    return {f["id"] for f in record["findings"] if f["severity"] != "badge"}
 
 
 def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

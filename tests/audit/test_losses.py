@@ -16,7 +16,8 @@ from clsp.audit.checks.a15_losses import (
     expected_rates,
 )
 from clsp.config.grid import expand_runs
-from clsp.config.schema import METHODS, RecipeSpec
+from clsp.config.recipe import RecipeSpec
+from clsp.config.schema import METHODS
 from clsp.pretrain.optim import learning_rate
 from clsp.runtime.registry import names
 

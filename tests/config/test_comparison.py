@@ -34,13 +34,13 @@ def _grid(data, method, positives):
 @pytest.mark.parametrize(
     ("method", "positives", "named"),
     [
-        ("upper", "none", 'method "supervised"'),
-        ("simclr", "oracle", 'positive source "same_class"'),
-        ("upper", "oracle", 'method "supervised" and positive source "same_class"'),
+        ("upper", "none", 'method "supervised" uses'),
+        ("simclr", "oracle", 'positive source "same_class" uses'),
+        ("upper", "oracle", 'method "supervised" and positive source "same_class" use'),
     ],
 )
 def test_labels_are_refused_by_name_with_the_way_out(data, method, positives, named):
-    message = rf'runs\.more: {named} uses labels .*"comparison: {{labels: marked}}"'
+    message = rf'runs\.more: {named} labels .*"comparison: {{labels: marked}}"'
     with pytest.raises(ConfigError, match=message):
         load_params(_grid(data, method, positives))
 
@@ -97,7 +97,7 @@ def _another_family(data):
 
 def test_recipe_families_are_not_mixed_unasked(data):
     message = (
-        r'runs\.more: on dataset digits with encoder tiny .* two families, "demo" \(run '
+        r'runs\.more: on dataset digits the runs .* two families, "demo" \(run '
         r'digits\.tiny\.simclr\.none\.s0\) and "solo" \(run digits\.tiny\.moco\.none\.s0\)'
         r'.*"comparison: \{recipes: mixed\}"'
     )
@@ -111,8 +111,17 @@ def test_recipe_families_may_be_mixed_when_asked(data):
     assert {run.spec.recipe.family for run in runs} == {"demo", "solo"}
 
 
-def test_families_on_different_encoders_are_no_mixture(data):
+@pytest.mark.parametrize("width", [8, 16])
+def test_another_encoder_does_not_hide_a_mixture(data, width):
     _another_family(data)
-    data["encoders"]["wide"] = dict(data["encoders"]["tiny"], width=16)
-    data["runs"]["more"]["encoder"] = ["wide"]
+    data["encoders"]["other"] = dict(data["encoders"]["tiny"], width=width)
+    data["runs"]["more"]["encoder"] = ["other"]
+    with pytest.raises(ConfigError, match=r"digits\.tiny\..*digits\.other\.moco"):
+        load_params(data)
+
+
+def test_families_on_different_datasets_are_no_mixture(data):
+    _another_family(data)
+    data["datasets"]["figures"] = dict(data["datasets"]["digits"])
+    data["runs"]["more"]["dataset"] = ["figures"]
     assert len(expand_runs(load_params(data))) == 3

@@ -19,6 +19,24 @@ CASES = [
         {"prototypes": 3000, "stored": 640},
         r"methods\.swav: prototypes 3000 are more than the batch_size 64 \+ stored 640",
     ),
+    ("swav", {"epsilon": 0.01}, r"epsilon.*greater than or equal to 0\.02, found 0\.01"),
+    (
+        "swav",
+        {"frozen_prototype_epochs": 20},
+        r"methods\.swav: frozen_prototype_epochs 20 must be below epochs 20 \(recipes\.demo",
+    ),
+    (
+        "swav",
+        {"stored": 64, "stored_from_epoch": 50},
+        r"methods\.swav: stored_from_epoch 50 must be below epochs 20",
+    ),
+    ("dino", {"frozen_prototype_epochs": 99}, r"frozen_prototype_epochs 99 must be below epochs"),
+    ("dino", {"teacher_warmup_epochs": 21}, r"teacher_warmup_epochs 21 exceed epochs 20"),
+    (
+        "ressl",
+        {"key_temperature": 0.1},
+        r"key_temperature must be below temperature 0\.1, found 0\.1",
+    ),
     ("simclr", {"temperature": 0}, r"methods\.simclr.*temperature.*greater than 0, found 0"),
     ("simclr", {"temperature": -0.2}, r"methods\.simclr.*temperature.*greater than 0"),
     ("ressl", {"key_temperature": 11}, r"key_temperature.*less than or equal to 10, found 11"),
@@ -38,13 +56,13 @@ CASES = [
         "simclr",
         {"queue": 512},
         r'"queue" is an option of all4one, moco, nnclr, ressl, not of method simclr',
-    ),  # fmt: skip
+    ),
     ("byol", {"temperature": 0.2}, r'"temperature" is an option of .*simclr.*, not of method byol'),
     (
         "simsiam",
         {"momentum_start": 0.9},
         r'"momentum_start" is an option of .*byol.*not of method simsiam',
-    ),  # fmt: skip
+    ),
 ]
 
 
@@ -52,6 +70,8 @@ CASES = [
 def test_options_that_cannot_work_are_refused(method, changes, message):
     data = read_yaml(ROOT / "params.yaml")
     data["methods"][method].update(changes)
+    data["runs"] = {"one": {**data["runs"]["simclr"], "method": [method], "positives": ["none"]}}
+    data["comparison"]["labels"] = "marked"
     with pytest.raises(ConfigError, match=message):
         load_params(data)
 
@@ -72,3 +92,13 @@ def test_only_supcon_and_supervised_use_labels():
 def test_the_demo_has_an_entry_for_every_method():
     entries = load_params(read_yaml(ROOT / "params.yaml")).methods.values()
     assert {entry.method for entry in entries} == set(names(METHODS))
+
+
+def test_a_method_that_no_run_uses_does_not_block_another_batch_size():
+    data = read_yaml(ROOT / "params.yaml")
+    del data["runs"]["moco"]
+    data["recipes"]["demo-lars"]["batch_size"] = 48  # no multiple for any queue of the file
+    load_params(data)
+    data["runs"]["simclr"]["method"] = ["nnclr"]
+    with pytest.raises(ConfigError, match=r"methods\.nnclr: queue 512.*\(recipes\.demo-lars\)"):
+        load_params(data)

@@ -137,6 +137,7 @@ def test_a_label_may_not_look_like_an_ablation(data):
         ("synthetic", {"candidates": [4, 5]}, r"candidates: 5 exceeds the 4 candidates of bank"),
         ("synthetic", {"candidates": [0]}, r"candidates\.0: .*greater than or equal to 1"),
         ("synthetic", {"candidates": []}, r"candidates: .*at least 1 item"),
+        ("synthetic", {"alignment_weight": 0.3}, r"alignment_weight: .*valid list, found 0\.3$"),
         ("synthetic", {"alignment_weight": [-1]}, r"alignment_weight\.0: .*found -1"),
         ("synthetic", {"alignment_weight": [1, 1.0]}, r'alignment_weight: "1\.0" is given twice'),
         ("synthetic", {"interpolation_weight": [2]}, r"interpolation_weight\.0: .*less than or"),
@@ -145,6 +146,23 @@ def test_a_label_may_not_look_like_an_ablation(data):
 def test_what_cannot_be_varied(data, positives, varied, message):
     with pytest.raises(ConfigError, match=rf"runs\.ablation\.{message}"):
         _load(data, positives, **varied)
+
+
+@pytest.mark.parametrize(
+    ("values", "lines"),
+    [
+        ([-1], [r"runs.ablation.alignment_weight.0: "]),
+        ([-1, "x"], [r"runs.ablation.alignment_weight.0: ", r"runs.ablation.alignment_weight.1: "]),
+        ([], [r"runs.ablation.alignment_weight: List should have at least 1 item"]),
+    ],
+)
+def test_every_bad_value_is_told_once_and_nothing_else(data, values, lines):
+    with pytest.raises(ConfigError) as caught:
+        _load(data, alignment_weight=values)
+    told = str(caught.value).removeprefix("params.yaml: ").split("\n  ")
+    assert len(told) == len(lines)
+    for line, start in zip(told, lines, strict=True):
+        assert line.startswith(start)
 
 
 def test_a_generator_without_an_interpolation_weight(data):

@@ -5,9 +5,11 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from pretraining import NOTHING, make_prepared, make_spec
+from pairing import write_pairs
+from pretraining import NOTHING, make_prepared, make_spec, write_bank
 
-from clsp.config.schema import METHODS
+from clsp.config.schema import METHODS, POSITIVES
+from clsp.data.prepared import Prepared
 from clsp.models.ema import Teacher
 from clsp.pretrain.contract import Batch
 from clsp.pretrain.losses.alignment import alignment
@@ -32,16 +34,18 @@ CASES = [
     for positives in ("none", "augmentation")
     for forward in forwards(method)
 ]
-# Gradient flows on both sides of the alignment, or on view 1's alone (deviation D22).
-ONE_SIDED = {"byol", "dino", "simsiam"}
 every_case = pytest.mark.parametrize(("method", "positives", "forward"), CASES)
 every_method = pytest.mark.parametrize("method", names(METHODS))
 
 
-def spec_of(method, positives="augmentation", forward=None, **changes):
+# A network of width 2 explodes at rates that suit real ones.
+GENTLE = {"learning_rate": 0.02}
+
+
+def spec_of(method, positives="augmentation", forward=None, recipe=None, **changes):
     """A small run of one case."""
     options = {"forward": forward} if forward else {}
-    return make_spec(method, positives, options=options, **changes)
+    return make_spec(method, positives, {**GENTLE, **(recipe or {})}, options, **changes)
 
 
 def ready(method, positives="augmentation", forward=None, prepared=None, **changes):
@@ -129,9 +133,8 @@ def test_the_alignment_reaches_the_sides_that_the_method_documents(method):
     setup = ready(method)
     done = forward_once(setup)
     assert done.z_anchor.requires_grad
-    assert done.z_positive.requires_grad == (method not in ONE_SIDED)
     aligned = load(METHODS, method, "method").Method.ALIGNED
-    assert ("both sides" in aligned) == (method not in ONE_SIDED)
+    assert done.z_positive.requires_grad == ("gradient on both sides" in aligned)  # D22
     alignment(done.z_anchor, done.z_positive).backward()
     assert setup.method.encoder.conv1.weight.grad.abs().sum() > 0
 
@@ -191,7 +194,7 @@ BOOKKEEPING = {"teacher.tau", "teacher.updates", "queue.anchors"}
 @every_method
 def test_every_part_of_the_state_matters(method):
     """Leaving out any buffer or parameter group changes the outcome, so the test above sees it."""
-    gentle = {"learning_rate": 0.01}  # a state put together from two runs diverges easily
+    gentle = {"learning_rate": 0.005}  # a state put together from two runs diverges easily
     first = ready(method, recipe=gentle)
     run_steps(first, 0, 3)
     state, fresh = snapshot(first.method), ready(method, recipe=gentle).method.state_dict()
@@ -260,8 +263,8 @@ WITH_QUEUE = [m for m in names(METHODS) if {"queue", "stored"} & settings_class(
 
 
 def test_the_registry_has_teachers_and_queues():
-    assert set(WITH_TEACHER) == {"all4one", "byol", "dino", "moco", "ressl"}
-    assert set(WITH_QUEUE) == {"all4one", "moco", "nnclr", "ressl", "swav"}
+    assert {"all4one", "byol", "dino", "moco", "ressl"} <= set(WITH_TEACHER)
+    assert {"all4one", "moco", "nnclr", "ressl", "swav"} <= set(WITH_QUEUE)
 
 
 @pytest.mark.parametrize("method", WITH_TEACHER)
@@ -325,7 +328,9 @@ LOWEST = 0.04  # the lowest temperature of any shipped recipe: ReSSL's key_tempe
 def test_bfloat16_stays_finite_at_the_lowest_temperature(method):
     fields = settings_class(METHODS, method).model_fields
     cold = {name: LOWEST for name in fields if name.endswith("temperature")}
-    setup = set_up(make_spec(method, options=cold), make_prepared(), NOTHING, CPU)
+    if "key_temperature" in cold:
+        cold["temperature"] = 2 * LOWEST  # the key's has to be the sharper one
+    setup = set_up(make_spec(method, recipe=GENTLE, options=cold), make_prepared(), NOTHING, CPU)
     for step in range(3):
         if hasattr(setup.method, "before_step"):
             setup.method.before_step(setup.moment(step))
@@ -354,3 +359,25 @@ def test_lars_and_per_step_rates_train_every_method_too(method):
     after = snapshot(setup.method)
     assert not torch.equal(before["encoder.conv1.weight"], after["encoder.conv1.weight"])
     assert all(torch.isfinite(value).all() for value in after.values())
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A dataset with group ids, and its bank and pairs."""
+    plain = make_prepared()
+    prepared = Prepared(plain.images, plain.labels, {**plain.card, "groups": [0, 1] * 10})
+    folder = tmp_path_factory.mktemp("sources")
+    bank = write_bank(folder / "toy.mix", prepared)
+    return prepared, {"bank": bank, "pairs": write_pairs(folder / "toy.pairs", prepared, [(0, 3)])}
+
+
+@every_method
+@pytest.mark.parametrize("source", names(POSITIVES))
+def test_every_source_goes_with_every_method(grouped, method, source):
+    prepared, made = grouped
+    reads = settings_class(POSITIVES, source).reads
+    given = {kind: [artefact] if kind == reads else [] for kind, artefact in made.items()}
+    setup = set_up(make_spec(method, source, GENTLE), prepared, given, CPU)
+    logged = run_steps(setup, 0, 2)
+    assert all(np.isfinite(list(values.values())).all() for values in logged)
+    assert ("alignment" in logged[0]) == (source != "none")

@@ -128,6 +128,7 @@ def test_rows_that_do_not_fit(root, tmp_path, lines, message):
     [
         ("path,vidoe,note", r'column "video" .* none \(did you mean "vidoe"\?\)'),
         ("file,video,note", r'column "path" .* the columns are file, video, note'),
+        ("path;video;note", r'"path" .* are path;video;note \(separated by commas\)$'),
         ("path,video,video", r'one column "video" in line 1, found 2'),
     ],
 )

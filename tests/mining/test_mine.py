@@ -69,6 +69,14 @@ def test_what_is_reported(make_dataset: Make, make_run: Make, tmp_path: Path) ->
     assert outcome.facts["paired_anchors"] == len(paired)
     held = encoder.subjects["encoder.safetensors"]["digest"]["sha256"]
     assert outcome.facts["encoder_sha256"] == held
+    assert outcome.facts["label_conditioned"] is False
+
+
+def test_pairs_of_a_label_trained_encoder_say_so(
+    make_dataset: Make, make_run: Make, tmp_path: Path
+) -> None:
+    _, _, outcome = run(tmp_path / "out", spec_of(), make_run(label_free=False), make_dataset())
+    assert outcome.facts["label_conditioned"] is True
 
 
 def test_labels_change_nothing_but_their_own_metric(

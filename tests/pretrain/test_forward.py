@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from clsp.pretrain.forward import forward_as_four_gpus, forward_views
+from clsp.pretrain.contract import Batch
+from clsp.pretrain.forward import forward_as_four_gpus, forward_batch, forward_views
 
 
 @pytest.fixture
@@ -73,3 +74,25 @@ def test_the_three_ways_differ(network):
     ]
     for i in range(3):
         assert not torch.allclose(results[i], results[i - 1], atol=1e-3)
+
+
+def test_a_positive_by_itself_leaves_no_trace_in_the_running_statistics(network):
+    one, two, positive = views()
+    index = torch.arange(8)
+    plain, none = forward_batch(network, Batch([one, two], None, index), "separate")
+    kept, counted = statistics(network), int(network[1].num_batches_tracked)
+    network[1].reset_running_stats()
+    seen, embedded = forward_batch(network, Batch([one, two], positive, index), "separate")
+    assert none is None and counted == 2
+    assert torch.equal(statistics(network), kept)
+    assert int(network[1].num_batches_tracked) == counted
+    assert all(torch.equal(a, b) for a, b in zip(plain, seen, strict=True))
+    assert torch.allclose(embedded, network(positive), atol=1e-6)  # by its own batch statistics
+
+
+def test_a_joint_pass_includes_the_positive(network):
+    one, two, positive = views()
+    batch = Batch([one, two], positive, torch.arange(8))
+    expected = forward_views(network, [one, two, positive], "joint")
+    found, embedded = forward_batch(network, batch, "joint")
+    assert torch.allclose(torch.cat([*found, embedded]), torch.cat(expected), atol=1e-6)

@@ -94,7 +94,11 @@ def test_all4one_transformer_has_its_own_rate_and_keyed_dropout():
     setup = ready("all4one")
     rates = {group["peak"] for group in setup.optimizer.param_groups}
     options = setup.spec.method_options
-    assert rates == {0.1, options["transformer_learning_rate"]}
+    own = options["transformer_learning_rate"]
+    assert rates == {0.1, own}
+    scaled = {"learning_rate_scaling": "batch_256", "learning_rate": 3.2}  # 8 images: 0.1
+    again = ready("all4one", recipe=scaled)
+    assert {group["peak"] for group in again.optimizer.param_groups} == {0.1, own}
     assert options["dropout"] > 0
     batch = first_batch(setup)
     state = {k: v.clone() for k, v in setup.method.state_dict().items()}
@@ -177,6 +181,25 @@ def test_ressl_compares_the_strong_view_with_the_weak_ones_relations():
     done = method.step(batch)
     assert done.terms["relation"].item() == pytest.approx(expected.item(), abs=1e-5)
     assert torch.allclose(method.queue.rows[0, :8], k, atol=1e-5)
+
+
+def test_ressl_shows_the_weak_view_to_the_statistics_alone():
+    setup = ready("ressl", "augmentation")
+    setup.optimizer.zero_grad(set_to_none=True)
+    norm = setup.method.encoder.bn1
+    before = int(norm.num_batches_tracked)
+    setup.method.step(first_batch(setup))
+    assert int(norm.num_batches_tracked) == before + 2  # strong and weak; not the positive
+
+
+@pytest.mark.parametrize("method", ["byol", "simsiam", "nnclr", "all4one"])
+def test_the_projection_is_watched_where_the_prediction_is_aligned(method):
+    setup = ready(method, "augmentation")
+    batch = first_batch(setup)
+    done = setup.method.step(batch)
+    network = nn.Sequential(setup.method.encoder, setup.method.projector)
+    assert torch.allclose(done.watched, network(batch.views[0]), atol=1e-4)
+    assert not torch.allclose(done.watched, done.z_anchor, atol=1e-2)
 
 
 @pytest.mark.parametrize("mixing", ["cutmix", "mixup"])

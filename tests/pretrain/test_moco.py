@@ -58,14 +58,14 @@ def test_the_positive_is_no_key(setup):
 def test_first_update_changes_nothing_and_tau_lags_one_step(setup):
     method = setup.method
     before = [p.clone() for p in method.teacher.network.parameters()]
-    assert method.before_step(Moment(0, 100, 0, 3))["momentum"] == 0.9
+    assert method.before_step(Moment(0, 100, 0))["momentum"] == 0.9
     assert all(
         torch.allclose(a, b, atol=1e-7)
         for a, b in zip(before, method.teacher.network.parameters(), strict=True)
     )
     # tau(0), computed after step 0
-    assert method.before_step(Moment(1, 100, 0, 3))["momentum"] == 0.9
-    assert method.before_step(Moment(51, 100, 1, 3))["momentum"] == pytest.approx(0.945)
+    assert method.before_step(Moment(1, 100, 0))["momentum"] == 0.9
+    assert method.before_step(Moment(51, 100, 1))["momentum"] == pytest.approx(0.945)
 
 
 def test_queue_that_does_not_fit_the_batch_is_refused_while_params_are_read():

@@ -117,9 +117,41 @@ def test_weights_that_are_not_finite_never_replace_the_last_good_state(tmp_path)
     resume.save(Position(step=1))
     with torch.no_grad():
         setup.method.encoder.conv1.weight[0] = torch.nan
-    with pytest.raises(DivergedError, match=r"step 2: encoder.conv1.weight is no longer finite"):
+    told = r"step 2: encoder.conv1.weight is no longer finite.*last good state, after step 1"
+    with pytest.raises(DivergedError, match=told):
         resume.save(Position(step=2))
     assert load_state(tmp_path / "scratch")["step"] == 1
+
+
+def test_only_state_of_this_run_counts_as_kept(tmp_path):
+    setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
+    mine, other = (
+        Resume(tmp_path / "scratch", name, setup.method, setup.optimizer) for name in ("x", "y")
+    )
+    assert mine.kept == "no state had been saved yet"
+    other.save(Position(step=7))
+    assert mine.kept == "no state had been saved yet"
+    assert "after step 7, is kept in" in other.kept
+
+
+def test_a_last_update_that_breaks_the_weights_is_no_finished_run(tmp_path, monkeypatch):
+    dataset = write_dataset(tmp_path / "toy")
+    real = torch.optim.SGD.step
+    taken = []
+
+    def breaking(self):
+        real(self)
+        taken.append(1)
+        if len(taken) == 6:  # the last step
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(torch.inf)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", breaking)
+    monkeypatch.setattr(resume_module, "SAVE_EVERY", 1e9)
+    paths = outputs(tmp_path / "run", tmp_path / "scratch")
+    with pytest.raises(DivergedError, match=r"step 6: encoder.conv1.weight is no longer finite"):
+        pretrain_encoder(make_spec(), dataset, [], [], **paths)
+    assert not paths["encoder"].exists()
 
 
 CHILD = """

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from pairing import write_pairs
 from pretraining import NOTHING, RECIPE, make_prepared, make_spec, write_bank, write_dataset
 
 from clsp.data.prepared import open_prepared
@@ -59,7 +60,7 @@ def test_a_run_writes_everything_it_promises(tmp_path):
     assert facts["init_sha256"] == tensors_sha256(states["start"])
     assert facts["final_sha256"] == tensors_sha256(states["final"])
     assert facts["label_free"] is True and facts["recipe_family"] == "tests"
-    assert facts["uses_labels"] == {"method": False, "positives": False}
+    assert facts["uses_labels"] == {"method": False, "positives": False, "artefact": False}
     assert facts["aligned"] == Method.ALIGNED
     assert facts["health"].keys() == WATCHED
     assert facts["forward"] == "separate" and facts["steps"] == 6
@@ -249,6 +250,18 @@ def test_a_failed_run_is_recorded_and_a_later_success_clears_the_record(tmp_path
     straight = outputs(tmp_path / "straight")
     facts = pretrain_encoder(spec, dataset, [], [], **straight).facts
     assert read_manifest(manifest).predicate["facts"] == facts
+
+
+def test_pairs_of_a_label_trained_encoder_make_the_run_use_labels(tmp_path):
+    dataset = write_dataset(tmp_path / "toy")
+    for conditioned in (False, True):
+        folder = tmp_path / f"pairs-{conditioned}"
+        pairs = write_pairs(folder, open_prepared(dataset), [(0, 3)], conditioned=conditioned)
+        spec = make_spec(positives="semantic_pairs", pairs="toy.pairs")
+        paths = outputs(tmp_path / f"run-{conditioned}")
+        facts = pretrain_encoder(spec, dataset, [], [pairs], **paths).facts
+        assert facts["uses_labels"]["artefact"] is conditioned
+        assert facts["label_free"] is not conditioned
 
 
 def test_labels_reach_only_a_method_that_uses_them():

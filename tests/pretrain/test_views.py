@@ -11,7 +11,7 @@ import torchvision.transforms as T
 import torchvision.transforms.functional as F
 from PIL import ImageOps
 
-from clsp.config.schema import JitterSpec
+from clsp.config.recipe import JitterSpec
 from clsp.data.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, luminance, shift_hue, solarize
 from clsp.data.resample import Boxes, crop_and_resize
 from clsp.data.views import apply_jitter, draw_boxes, draw_jitter, make_views

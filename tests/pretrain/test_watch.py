@@ -47,11 +47,13 @@ def test_share_of_neighbours_counts_images_and_not_the_random_start():
     labels = torch.tensor([0, 0, 1, 1])
     watch = Watch(nn.Linear(1, 1), labels, 10)
     neighbours = torch.tensor([[1, -1], [2, 0], [-1, -1]])
-    done = Step({}, drawn(3, 4), None, neighbours)
+    done = Step({}, drawn(3, 4), None, None, neighbours)
     values = watch.each_step(done, torch.tensor([0, 1, 2]))
     assert values["neighbour_label_share"].item() == pytest.approx(2 / 3)
-    young = Step({}, drawn(3, 4), None, torch.full((3, 1), -1))
+    young = Step({}, drawn(3, 4), None, None, torch.full((3, 1), -1))
     assert watch.each_step(young, torch.arange(3))["neighbour_label_share"].item() == 0
+    unlabelled = Watch(nn.Linear(1, 1), torch.full((4,), -1), 10)
+    assert unlabelled.each_step(done, torch.arange(3))["neighbour_label_share"].item() == 0
     assert "neighbour_label_share" not in watch.each_step(Step({}, drawn(3, 4), None), labels[:3])
 
 

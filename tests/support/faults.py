@@ -488,6 +488,19 @@ def pairs_of_another_split(tree: Tree) -> None:
     edit_statement(manifest, lambda p: p["facts"]["dataset"].update(split="test"))
 
 
+@fault("A40", paired=True)
+def pairs_of_another_judge(tree: Tree) -> None:
+    manifest = tree.results / "pairs/digits.near/manifest.json"
+    edit_statement(manifest, lambda p: p["facts"].update(run=RUN))
+
+
+@fault("A40", paired=True)
+def labels_in_pairs_claimed(tree: Tree) -> None:
+    """The encoder that judged them saw no label; its manifest says so."""
+    manifest = tree.results / "pairs/digits.near/manifest.json"
+    edit_statement(manifest, lambda p: p["facts"].update(label_conditioned=True))
+
+
 @fault("A20", "A22", "A40", paired=True)
 def fewer_pairs_reported(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from clsp.config.schema import EncoderSpec, Normalisation
+from clsp.config.recipe import Normalisation
+from clsp.config.schema import EncoderSpec
 from clsp.models.encoder import Encoder, save_encoder
 from clsp.runtime.canonical import canonical_json, sha256_array
 from clsp.runtime.manifest import Artefact, write_manifest
@@ -35,11 +36,18 @@ def draw_images(labels: np.ndarray, classes: int, seed: int, side: int = 8) -> n
     return np.clip(prototypes[labels] + noise, 0, 255).astype(np.uint8)
 
 
-def _artefact(folder: Path, stage: str, spec: dict[str, Any], names: list[str]) -> Artefact:
+def _artefact(
+    folder: Path,
+    stage: str,
+    spec: dict[str, Any],
+    names: list[str],
+    facts: dict[str, Any] | None = None,
+) -> Artefact:
     predicate = {
         "step": stage,
         "externalParameters": {"spec": spec, "arguments": {}},
         "metrics": {},
+        "facts": facts or {},
     }
     return write_manifest(folder / "manifest.json", {n: folder / n for n in names}, [], predicate)
 
@@ -99,6 +107,7 @@ def make_run(tmp_path: Path) -> Callable[..., Artefact]:
         dataset: str = "digits",
         stage: str = "pretrain-encoder",
         scale: float = 1.0,
+        label_free: bool = True,
     ) -> Artefact:
         folder = tmp_path / "runs" / slug
         folder.mkdir(parents=True)
@@ -113,6 +122,7 @@ def make_run(tmp_path: Path) -> Callable[..., Artefact]:
             encoder.conv1.weight.mul_(scale)
         save_encoder(folder / "encoder.safetensors", encoder, ENCODER, STATISTICS)
         spec = {"dataset": dataset, "recipe": {"epochs": 20}, "seed": 0}
-        return _artefact(folder, stage, spec, ["encoder.safetensors"])
+        facts = {"label_free": label_free}
+        return _artefact(folder, stage, spec, ["encoder.safetensors"], facts)
 
     return make

@@ -121,4 +121,9 @@ def write_bank(folder: Path, prepared: Prepared, candidates=3, seed=1) -> Artefa
         "labels_sha256": prepared.card["labels_sha256"],
         "anchors": anchors,
     }
-    return _write(folder, ("images.npy", "index.npy"), "gather-bank", {"dataset": owner})
+    return _write(
+        folder,
+        ("images.npy", "index.npy"),
+        "gather-bank",
+        {"dataset": owner, "label_conditioned": False},
+    )

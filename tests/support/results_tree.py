@@ -205,6 +205,28 @@ PAIRED: dict[str, Any] = {  # changes that add runs on pairs, which the first ru
     },
     "runs": {**PARAMS["runs"], "semantic": {**ALONG, "positives": ["semantic"]}},
 }
+SUPCON: dict[str, Any] = {
+    "label": "SupCon",
+    "recipe": "other",
+    "alignment_weight": 1.0,
+    "form": "mean_outside_log",
+    "temperature": 0.2,
+    "hidden": 8,
+    "projection": 4,
+    "forward": "joint",
+}
+JUDGE = "digits.tiny.supcon.none.s0.labels"
+LABELLED: dict[str, Any] = {  # a run with labels, by another recipe, judges the pairs
+    "recipes": {**PARAMS["recipes"], "other": {**PARAMS["recipes"]["short"], "family": "another"}},
+    "methods": {**PARAMS["methods"], "supcon": SUPCON},
+    "positives": PAIRED["positives"],
+    "pairs": {"digits.near": {**PAIRED["pairs"]["digits.near"], "run": JUDGE}},
+    "runs": {
+        "supervision": {**ALONG, "method": ["supcon"], "positives": ["none"]},
+        **PAIRED["runs"],
+    },
+    "comparison": {"recipes": "mixed", "labels": "marked"},
+}
 
 
 def tiny_params(**changes: Any) -> Params:
@@ -433,7 +455,11 @@ class TreeBuilder:
                 "pairs/anchors_share": len({i for p in found for i in p[:2]}) / TRAIN,
                 "pairs/mean_cosine": float(pairs["cosine"].mean()),
             },
-            facts={"dataset": owner, "run": encoder.folder.name},
+            facts={
+                "dataset": owner,
+                "run": encoder.folder.name,
+                "label_conditioned": not encoder.predicate["facts"]["label_free"],
+            },
         )
 
     def training(self, run: Run, inputs: list[Artefact]) -> Artefact:
@@ -457,7 +483,8 @@ class TreeBuilder:
             "checkpoints/final.safetensors": f"final {run.slug}",
             "history.jsonl": "\n".join(lines) + "\n",
         }
-        given = spec_uses_labels(run.spec)
+        read = [artefact.predicate["facts"].get("label_conditioned") for artefact in inputs]
+        given = {**spec_uses_labels(run.spec), "artefact": any(read)}
         facts = {
             "uses_labels": given,
             "label_free": not any(given.values()),

@@ -18,7 +18,12 @@ HALF, WHOLE = 3, 6
 
 def start(method):
     """A small run with a positive, and what resumes it below a folder."""
-    return set_up(make_spec(method), make_prepared(), NOTHING, torch.device("cpu"))
+    return set_up(
+        make_spec(method, recipe={"learning_rate": 0.02}),
+        make_prepared(),
+        NOTHING,
+        torch.device("cpu"),
+    )
 
 
 def advance(setup, first, last):

@@ -4,7 +4,7 @@ import torch
 import torchvision.transforms.functional as F
 from PIL import Image
 
-from clsp.config.schema import ViewSpec
+from clsp.config.recipe import ViewSpec
 from clsp.runtime.rng import key_of
 
 LEVEL = 1 / 255 + 1e-6  # one grey level

@@ -7,10 +7,12 @@ import pytest
 import torch
 from diffusing import Factory, bank_spec, write_artefact, write_dataset, write_denoiser
 
+from clsp.config.schema import GENERATORS
 from clsp.data.bank import open_bank
 from clsp.data.prepared import open_prepared
 from clsp.models.denoiser import load_denoiser
 from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.registry import settings_class
 from clsp.synthesis.gather import distance, other_anchors
 from clsp.synthesis.shard import anchors_of, generate_shard, open_stream
 
@@ -237,6 +239,16 @@ def test_bank_knows_its_dataset(factory):
     assert facts["dataset"]["images_sha256"] == card["images_sha256"]
     assert facts["dataset"]["labels_sha256"] == card["labels_sha256"]
     assert facts["label_conditioned"] is False
+
+
+def test_bank_of_a_generator_that_sees_labels_says_so(factory, monkeypatch):
+    spec = bank_spec()
+    config = settings_class(GENERATORS, spec.generator)
+    monkeypatch.setattr(config, "uses_labels", True, raising=False)
+    artefact, _ = factory.gather(*shards_of(factory))
+    assert artefact.predicate["facts"]["label_conditioned"] is True
+    shard = factory.shard(spec, "1-of-1", "labelled")
+    assert shard.predicate["facts"]["label_conditioned"] is True
 
 
 def test_only_banks_open_as_banks(factory):

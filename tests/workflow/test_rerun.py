@@ -14,9 +14,9 @@ def _science(planned):
 
 
 def test_what_changes_no_number_reruns_no_science(suite):
-    losses = (suite.folder / "clsp/pretrain/losses.py").read_text()
+    losses = (suite.folder / "clsp/pretrain/losses/alignment.py").read_text()
     reworded = losses.replace('"""', '"""Reworded. ', 1)
-    (suite.folder / "clsp/pretrain/losses.py").write_text(reworded)
+    (suite.folder / "clsp/pretrain/losses/alignment.py").write_text(reworded)
     text = (suite.folder / "clsp/pretrain/run.py").read_text()
     (suite.folder / "clsp/pretrain/run.py").write_text(text + "\n# a comment\n")
     simclr = (suite.folder / "clsp/pretrain/methods/simclr.py").read_text()
@@ -45,7 +45,7 @@ def test_the_code_of_one_method_reruns_alone(suite):
 
 
 def test_a_shared_loss_reruns_every_run(suite):
-    path = suite.folder / "clsp/pretrain/losses.py"
+    path = suite.folder / "clsp/pretrain/losses/alignment.py"
     path.write_text(path.read_text() + "\n\nUNUSED = 1\n")
     assert _science(suite.planned())["pretrain_encoder"] == 4
 

@@ -93,7 +93,7 @@ def _present(suite: Suite) -> list[Finding]:
         where = str(suite.results)
         if not made:
             message = "the artefact is not there"
-            if failed := suite.records.failure(job.stage, job.name):
+            if failed := suite.records.failure(job.stage, job.name, job.spec):
                 message = f"the last attempt failed: {failed}"
             findings.append(
                 Finding(ID, INCOMPLETE, where, "one manifest", "none", message, about, numbers)

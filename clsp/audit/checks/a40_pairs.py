@@ -1,7 +1,8 @@
 """Mined pairs are the mutual nearest neighbours at or above the threshold, all of them, no others.
 
 They are mined again from the stored features. Where two cosines, or a cosine and the threshold, lie
-within BAND of each other, rounding may decide either way.
+within BAND of each other, rounding may decide either way. The record names the run that judged
+them, and says that labels had a part in them exactly if they had one in that run.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.suite import Suite
-from clsp.config.plan import pairs_job, pairs_needed, prepare_job
+from clsp.config.plan import pairs_job, pairs_needed, prepare_job, pretrain_job
 from clsp.config.schema import PairsSpec
 from clsp.runtime.canonical import read_json
 from clsp.runtime.errors import ClspError
@@ -137,7 +138,22 @@ def _record(artefact: Artefact, pairs: np.ndarray, card: dict[str, Any]) -> Prob
     return None
 
 
-def _problem(artefact: Artefact, data: Artefact, spec: PairsSpec) -> Problem | None:
+def _judge(artefact: Artefact, judge: Artefact | None, spec: PairsSpec) -> Problem | None:
+    """The record names the run that judged, and labels had a part if they had one in that run."""
+    facts, expected = artefact.predicate["facts"], {"run": spec.run}
+    free = judge.predicate["facts"].get("label_free") if judge else None
+    if isinstance(free, bool):  # if not, A01, A05 or A41 reports it
+        expected["label_conditioned"] = not free
+    for name, value in expected.items():
+        found = facts.get(name)
+        if found != value or type(found) is not type(value):
+            return f"{name} = {value} of the judging run", f"{found}"
+    return None
+
+
+def _problem(
+    artefact: Artefact, data: Artefact, judge: Artefact | None, spec: PairsSpec
+) -> Problem | None:
     try:
         pairs = np.load(artefact.folder / "pairs.npy", allow_pickle=False)
         features = np.load(artefact.folder / "features.npy", allow_pickle=False)
@@ -153,7 +169,11 @@ def _problem(artefact: Artefact, data: Artefact, spec: PairsSpec) -> Problem | N
         if wrong := _form(pairs, len(features)):
             return wrong
         mined = mine_again(features, spec.neighbours, spec.threshold)
-        return _content(pairs, mined, spec.threshold) or _record(artefact, pairs, card)
+        return (
+            _content(pairs, mined, spec.threshold)
+            or _record(artefact, pairs, card)
+            or _judge(artefact, judge, spec)
+        )
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, ClspError) as error:
         return "readable pairs, features and card", str(error)
 
@@ -164,11 +184,13 @@ def check(suite: Suite) -> list[Finding]:
     for name in pairs_needed(suite.params):
         job, spec = pairs_job(suite.params, name), suite.params.pairs[name]
         source = prepare_job(suite.params, spec.dataset)
+        judging = pretrain_job(suite.runs[spec.run])
         artefact = suite.records.current(job.stage, job.name, job.spec)
         data = suite.records.current(source.stage, source.name, source.spec)
         if artefact is None or data is None:
             continue  # A01 and A05 report it
-        if problem := _problem(artefact, data, spec):
+        judge = suite.records.current(judging.stage, judging.name, judging.spec)
+        if problem := _problem(artefact, data, judge, spec):
             findings.append(
                 Finding(
                     ID,

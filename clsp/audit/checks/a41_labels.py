@@ -14,9 +14,10 @@ SEVERITY = BLOCKING
 
 def _expected(run: Run) -> dict[str, Any]:
     given = spec_uses_labels(run.spec)
+    others = len(run.label_users) > sum(given.values())  # a bank or pairs made with labels
     return {
-        "uses_labels": given,
-        "label_free": not any(given.values()),
+        "uses_labels": {**given, "artefact": others},
+        "label_free": not run.label_users,
         "recipe_family": run.spec.recipe.family,
     }
 

@@ -30,7 +30,7 @@ class Config(HeadConfig, MomentumConfig, QueueConfig):
     heads: PositiveInt
     feed_forward: PositiveInt
     dropout: Fraction
-    transformer_learning_rate: PositiveFloat  # scaled and scheduled as the recipe's
+    transformer_learning_rate: PositiveFloat  # scheduled as the recipe's, not scaled
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
@@ -138,4 +138,4 @@ class Method(nn.Module):
         }
         self.queue.push(m_1[None], batch.index)
         who = torch.cat([who_1[:, :1], who_2[:, :1]], dim=1)
-        return Step(terms, p_1, p_3[0] if p_3 else None, who)
+        return Step(terms, p_1, p_3[0] if p_3 else None, z[0], who)

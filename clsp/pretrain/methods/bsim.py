@@ -9,23 +9,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from clsp.config.methods import MethodConfig, Temperature
-from clsp.config.strict import Fraction, PositiveFloat, PositiveInt
+from clsp.config.methods import HeadConfig, Temperature
+from clsp.config.strict import Fraction, PositiveFloat
 from clsp.models.encoder import Encoder
 from clsp.models.heads import build_projection_head
 from clsp.pretrain.contract import Batch, Moment, Step
-from clsp.pretrain.forward import forward_views
+from clsp.pretrain.forward import forward_positive, forward_views
 from clsp.pretrain.losses.contrastive import mixture_contrast, nt_xent
 from clsp.runtime.rng import numpy_stream
 
 
-class Config(MethodConfig):
+class Config(HeadConfig):
     """Options of BSIM; every one that SimCLR lacks is inferred."""
 
     temperature: Temperature
-    hidden: PositiveInt
-    projection: PositiveInt
-    forward: Literal["joint", "separate"]
     mixing: Literal["cutmix", "mixup"]  # in pixel space
     beta: PositiveFloat  # shares are drawn from Beta(beta, beta)
     mixture_weight: Fraction  # of the mixtures' term; 1 - mixture_weight goes to SimCLR's
@@ -89,14 +86,20 @@ class Method(nn.Module):
         """SimCLR on the plain views, and the mixtures of view 1 against view 2."""
         config = self.config
         mixed, partner, share = self.mix(batch.views[0])
-        shown = [*batch.views, mixed]
-        shown += [] if batch.positive is None else [batch.positive]
         network = nn.Sequential(self.encoder, self.head)
-        z_1, z_2, z_mixed, *z_3 = forward_views(network, shown, config.forward)
+        if config.forward == "separate":
+            z_1, z_2 = forward_views(network, batch.views, config.forward)
+            z_mixed = forward_positive(network, mixed)
+            z_3 = forward_positive(network, batch.positive)
+        else:
+            shown = [*batch.views, mixed]
+            shown += [] if batch.positive is None else [batch.positive]
+            z_1, z_2, z_mixed, *rest = forward_views(network, shown, config.forward)
+            z_3 = rest[0] if rest else None
         plain = nt_xent(z_1, z_2, config.temperature)
         spurious = mixture_contrast(z_mixed, z_2, partner, share, config.temperature)
         terms = {
             "info_nce": (1 - config.mixture_weight) * plain,
             "mixture": config.mixture_weight * spurious,
         }
-        return Step(terms, z_1, z_3[0] if z_3 else None)
+        return Step(terms, z_1, z_3)

@@ -52,8 +52,9 @@ class Method(nn.Module):
     def step(self, batch: Batch) -> Step:
         """Predict each view's average from the other view; the positive is seen by the average."""
         forward = self.config.forward
-        predicted = nn.Sequential(self.online(), self.predictor)
-        p_1, p_2 = forward_views(predicted, batch.views, forward)
+        z_1, z_2 = forward_views(self.online(), batch.views, forward)
+        p_1, p_2 = forward_views(self.predictor, [z_1, z_2], forward)
         shown = batch.views if batch.positive is None else [*batch.views, batch.positive]
         t_1, t_2, *t_3 = forward_views(self.teacher, shown, forward)
-        return Step({"regression": byol(p_1, p_2, t_1, t_2)}, p_1, t_3[0] if t_3 else None)
+        loss = byol(p_1, p_2, t_1, t_2)
+        return Step({"regression": loss}, p_1, t_3[0] if t_3 else None, z_1)

@@ -26,6 +26,18 @@ class Config(HeadConfig, MomentumConfig):
     centre_momentum: Share
     frozen_prototype_epochs: NonNegativeInt
 
+    def check_epochs(self, epochs: int) -> None:
+        """The prototypes have to learn, and the warm-up has to end, within the run."""
+        if self.frozen_prototype_epochs >= epochs:
+            raise ValueError(
+                f"frozen_prototype_epochs {self.frozen_prototype_epochs} must be below "
+                f"epochs {epochs}"
+            )
+        if self.teacher_warmup_epochs > epochs:
+            raise ValueError(
+                f"teacher_warmup_epochs {self.teacher_warmup_epochs} exceed epochs {epochs}"
+            )
+
     def check_images(self, count: int) -> None:
         """An output needs an image."""
         if self.prototypes > count:

@@ -57,5 +57,6 @@ class Method(nn.Module):
             {"info_nce": (first + second) / 2},
             p_1,
             p_3[0] if p_3 else None,
+            z_1,
             torch.cat([who_1, who_2], dim=1),
         )

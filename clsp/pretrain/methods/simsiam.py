@@ -48,4 +48,4 @@ class Method(nn.Module):
         (z_1, z_2), z_3 = forward_batch(network, batch, forward)
         p_1, p_2 = forward_views(self.predictor, [z_1, z_2], forward)
         loss = (negative_cosine(p_1, z_2) + negative_cosine(p_2, z_1)) / 2
-        return Step({"negative_cosine": loss}, p_1, None if z_3 is None else z_3.detach())
+        return Step({"negative_cosine": loss}, p_1, None if z_3 is None else z_3.detach(), z_1)

@@ -1,12 +1,13 @@
 """SwAV (arXiv:2006.09882): swapped prediction of equipartitioned assignments (methods.md 2.10)."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from clsp.config.methods import HeadConfig, Temperature
-from clsp.config.strict import NonNegativeInt, PositiveFloat, PositiveInt
+from clsp.config.strict import NonNegativeInt, PositiveInt
 from clsp.models.encoder import Encoder
 from clsp.models.heads import Prototypes, build_mlp, freeze_gradient
 from clsp.pretrain.contract import Batch, Moment, Step
@@ -20,7 +21,7 @@ class Config(HeadConfig):
 
     temperature: Temperature
     prototypes: PositiveInt  # K
-    epsilon: PositiveFloat  # of Sinkhorn-Knopp
+    epsilon: Annotated[float, Field(ge=0.02)]  # of Sinkhorn-Knopp; below, float32 underflows
     iterations: PositiveInt  # of Sinkhorn-Knopp
     stored: NonNegativeInt  # past embeddings of each view that take part in Sinkhorn-Knopp; 0: none
     stored_from_epoch: NonNegativeInt
@@ -34,6 +35,18 @@ class Config(HeadConfig):
             raise ValueError(
                 f"prototypes {self.prototypes} are more than the batch_size {batch_size} + "
                 f"stored {self.stored} samples that have to fill them"
+            )
+
+    def check_epochs(self, epochs: int) -> None:
+        """What begins later in the run has to begin within it."""
+        if self.frozen_prototype_epochs >= epochs:
+            raise ValueError(
+                f"frozen_prototype_epochs {self.frozen_prototype_epochs} must be below "
+                f"epochs {epochs}"
+            )
+        if self.stored and self.stored_from_epoch >= epochs:
+            raise ValueError(
+                f"stored_from_epoch {self.stored_from_epoch} must be below epochs {epochs}"
             )
 
     def check_images(self, count: int) -> None:

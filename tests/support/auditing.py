@@ -1,0 +1,27 @@
+"""The audit of a results tree, as its command runs it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from faults import Tree
+from results_tree import tiny_params
+
+from clsp.audit.run import main
+from clsp.runtime.canonical import canonical_json
+
+
+def audit(tree: Tree, out: Path, **changes: Any) -> tuple[int, dict[str, Any]]:
+    """Exit code and audit.json, with top-level entries of the tree's parameters replaced."""
+    spec = canonical_json(tiny_params(**changes).canonical())
+    given = ["--spec", spec, "--results", str(tree.results), "--reports", str(tree.reports)]
+    given += ["--out", str(out)]
+    if tree.store is not None:
+        given += ["--mlflow", f"sqlite:///{tree.store}"]
+    code = main(given)
+    return code, json.loads(out.read_text())
+
+
+def ids(record: dict[str, Any]) -> set[str]:
+    """Checks that found something, badges aside."""
+    return {f["id"] for f in record["findings"] if f["severity"] != "badge"}
