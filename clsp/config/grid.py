@@ -93,10 +93,11 @@ def _pretraining(params: Params, axes: dict[str, str | int], changed: Values) ->
     method = params.methods[str(axes["method"])]
     positives = params.positives[str(axes["positives"])]
     recipe, dataset = params.recipes[method.recipe], params.datasets[str(axes["dataset"])]
+    constants = recipe.normalisation or {}
     weight = changed.get("alignment_weight", method.alignment_weight)
     return {
         "dataset": axes["dataset"],
-        "normalisation": recipe.normalisation or dataset.normalisation,
+        "normalisation": constants.get(str(axes["dataset"]), dataset.normalisation),
         "encoder": params.encoders[str(axes["encoder"])],
         "method": method.method,
         "method_options": method.options,
@@ -105,7 +106,7 @@ def _pretraining(params: Params, axes: dict[str, str | int], changed: Values) ->
         "bank": positives.bank and positives.bank.format(dataset=axes["dataset"]),
         "pairs": positives.pairs and positives.pairs.format(dataset=axes["dataset"]),
         "alignment_weight": 0.0 if positives.source == "none" else weight,
-        "recipe": recipe,
+        "recipe": recipe.model_copy(update={"normalisation": None}),
         "seed": axes["seed"],
     }
 

@@ -96,7 +96,7 @@ class RecipeSpec(Strict):
     schedule: Literal["epoch", "step"]  # how often the rate changes
     warmup_epochs: NonNegativeInt
     warmup_start: NonNegativeFloat  # learning rate of the first epoch or step, never scaled
-    normalisation: Normalisation | None = None  # before the dataset's own
+    normalisation: dict[Name, Normalisation] | None = None  # by dataset; before the dataset's own
     views: ViewSpec  # of view 1 and of the positive
     second_view: ViewSpec | None = None  # of view 2, where it differs
 
