@@ -11,6 +11,6 @@ ROOT = Path(__file__).parents[2]
 def test_deviations_and_their_citations_agree():
     listed = [d["id"] for d in read_yaml(ROOT / "reports/spec/deviations.yaml")["deviations"]]
     assert len(set(listed)) == len(listed)
-    sources = [*(ROOT / "clsp").rglob("*.py"), *(ROOT / "configs").glob("*.yaml")]
+    sources = [*(ROOT / "clsp").rglob("*.py"), *(ROOT / "configs").rglob("*.yaml")]
     cited = {found for path in sources for found in re.findall(r"\bD\d\d\b", path.read_text())}
     assert cited == set(listed)

@@ -76,7 +76,7 @@ def test_results_follow_from_the_stored_logits(
         "knn/top1": results[1]["value"],
         "knn_best_of_k/top1": results[2]["value"],
     }
-    assert results[0]["value"] > 90  # prototypes with little noise
+    assert results[0]["value"] > 80  # prototypes with little noise; chance is 33
     features = np.load(tmp_path / "out" / "features.npy")
     assert (features.dtype, features.shape) == (np.float32, (24, 32))
 

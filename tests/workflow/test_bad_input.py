@@ -30,9 +30,9 @@ def _refused(suite, code, message, *arguments):
         ),
         (
             lambda p: p["methods"].update(
-                byol={"label": "B", "recipe": "demo", "alignment_weight": 1}
+                wmse={"label": "W", "recipe": "demo", "alignment_weight": 1}
             ),
-            'unknown method "byol"; known: moco, simclr',
+            'unknown method "wmse"; known: all4one, barlow_twins, bsim, byol, dino, moco,',
         ),
         (
             lambda p: p["denoisers"]["digits"].update(channels=[8, 16, 16, 16, 16]),
