@@ -138,7 +138,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def keep(rows: list[dict[str, Any]], results: Path, out: Path) -> None:
-    """Write the table and copy the manifests behind it."""
+    """Write the table as JSON and markdown, and copy the manifests behind it."""
     kept = out.with_suffix("")
     shutil.rmtree(kept, ignore_errors=True)
     for row in rows:
@@ -149,6 +149,7 @@ def keep(rows: list[dict[str, Any]], results: Path, out: Path) -> None:
     about = "kNN and linear top-1, percent; CIFAR-10 as JPEG; one seed; no results"
     record = {"about": about, "margin": MARGIN, "machine": platform.machine(), "rows": rows}
     out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(f"{about}\n\n{table(rows)}\n", encoding="utf-8")
 
 
 def main() -> int:
