@@ -1,5 +1,6 @@
 """The stage mine-pairs: what it stores, what can be derived from it again, what it refuses."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 from clsp.config.schema import PairsSpec
 from clsp.data.pairs import PAIR, open_pairs, owner_of
 from clsp.data.prepared import open_prepared
+from clsp.job import Call
+from clsp.job import run as run_job
+from clsp.mining import mine as module
 from clsp.mining.mine import mine, mine_pairs
 from clsp.models.features import extract, open_frozen
 from clsp.runtime.errors import ConfigError, DataError
@@ -139,3 +143,31 @@ def test_what_does_not_fit_is_refused(make_dataset: Make, make_run: Make, tmp_pa
         run(tmp_path / "b", spec_of(neighbours=48), encoder, dataset)
     with pytest.raises(ConfigError, match=rf'holds run "{SLUG}", but the spec judges "another"'):
         run(tmp_path / "c", spec_of(run="another"), encoder, dataset)
+
+
+def test_an_interrupted_job_leaves_nothing_and_the_next_one_is_whole(
+    make_dataset: Make, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, dataset = make_run(), make_dataset()
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "pairs" / "digits.pairs"
+    arguments = {
+        "spec": json.dumps(spec_of().canonical()),
+        "encoder": [encoder.manifest],
+        "dataset": [dataset.manifest],
+        "pairs": folder / "pairs.npy",
+        "features": folder / "features.npy",
+    }
+    call = Call("mine-pairs", mine_pairs, arguments, folder / "manifest.json", "code", 1)
+
+    def interrupted(*given: object) -> np.ndarray:
+        raise KeyboardInterrupt  # after the features were written
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "mine", interrupted)
+        run_job(call)
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    made = run_job(call)
+    straight = run(tmp_path / "straight", spec_of(), encoder, dataset)
+    np.testing.assert_array_equal(np.load(folder / "pairs.npy"), straight[0])
+    assert made.predicate["facts"] == straight[2].facts
