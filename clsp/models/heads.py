@@ -85,8 +85,9 @@ class DinoHead(nn.Module):
         projection: Width D of the bottleneck.
         prototypes: Number of outputs K.
         std: Standard deviation of the truncated normal that weights start from. The published 0.02
-            suits layers of 2048 units. In a narrow head it makes the bottleneck's output so small
-            that its biases swamp it within a few steps, and all images get one embedding.
+            is for layers of 2048 units. In a narrow head the bottleneck's output starts very small;
+            we suspect, but have not measured, that its biases then swamp it. Short narrow runs
+            collapsed with it, and learned with a larger one and a colder teacher.
     """
 
     def __init__(
