@@ -98,10 +98,11 @@ rule mining:
 
 
 rule evaluate:
-    """Linear probe, kNN and transfer of every encoder."""
+    """Linear probe, kNN and every transfer of every encoder; duplicates in test sets."""
     input:
         expand(rules.probe_encoder.output, run=RUNS),
-        expand(rules.probe_transfer.output, run=RUNS) if TASKS else [],
+        TRANSFERS,
+        rules.count_duplicates.output,
 
 
 rule tables:

@@ -23,6 +23,10 @@ STAGES = {
     "fetch-dataset": ("clsp.data.fetch:fetch_dataset", "download a dataset, or draw its miniature"),
     "prepare-dataset": ("clsp.data.prepare:prepare_dataset", "turn a dataset into uint8 arrays"),
     "check-data": ("clsp.data.check:check_data", "refuse settings that the data cannot meet"),
+    "count-duplicates": (
+        "clsp.data.duplicates:count_duplicates",
+        "exact duplicates of training in test images",
+    ),
     "train-denoiser": ("clsp.diffusion.train:train_denoiser", "train the diffusion model"),
     "generate-shard": ("clsp.synthesis.shard:generate_shard", "draw one shard of a bank"),
     "gather-bank": ("clsp.synthesis.gather:gather_bank", "join shards into a bank"),
@@ -34,8 +38,20 @@ STAGES = {
         "clsp.mining.mine:mine_pairs",
         "pair training images that an encoder finds alike",
     ),
+    "extract-features": (
+        "clsp.evaluate.extract:extract_features",
+        "features of one encoder on every dataset",
+    ),
     "probe-encoder": ("clsp.evaluate.probe:probe_encoder", "linear probe and kNN of one encoder"),
     "probe-transfer": ("clsp.evaluate.transfer:probe_transfer", "transfer of one encoder"),
+    "probe-few-shot": (
+        "clsp.evaluate.few_shot:probe_few_shot",
+        "transfer of one encoder with few labels",
+    ),
+    "fine-tune-encoder": (
+        "clsp.evaluate.fine_tune:fine_tune_encoder",
+        "transfer of one encoder by fine-tuning",
+    ),
     "collect-results": ("clsp.report.collect:collect_results", "manifests -> one tidy frame"),
     "render-table": ("clsp.report.table:render_table", "one table as csv, md and tex"),
     "render-figure": ("clsp.report.figure:render_figure", "one figure as png and csv"),
@@ -46,11 +62,15 @@ ON_GPU = (
     "generate-shard",
     "pretrain-encoder",
     "mine-pairs",
+    "extract-features",
     "probe-encoder",
     "probe-transfer",
+    "probe-few-shot",
+    "fine-tune-encoder",
 )
 COMMANDS = {
     "audit": ("clsp.audit.run:main", "re-derive every number and compare"),
+    "data": ("clsp.data.command:main", "list, fetch and verify the datasets"),
     "check": ("clsp.config.check:main", "validate a params.yaml and list its runs"),
     "track-init": ("clsp.runtime.tracking:main", "create the MLflow store"),
     "snapshot": ("clsp.workflow.snapshot:main", "record results with DVC"),

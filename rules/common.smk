@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from clsp.config.floors import expand_floors
 from clsp.config.grid import expand_runs
 from clsp.config.load import load_params
+from clsp.config.tasks import few_shot_tasks
 from clsp.config import plan
 from clsp.data.check import check_prepared
 from clsp.data.fingerprint import fingerprint
@@ -24,14 +26,19 @@ def validated(settings):
     contents = {n: fingerprint(params.datasets[n], card) for n, card in cards.items()}
     if workflow.is_main_process:
         check_prepared(params, cards, contents)
-    return params, expand_runs(params), contents
+    return params, expand_runs(params), expand_floors(params), contents
 
 
-PARAMS, RUNS, CONTENTS = or_stop(validated, config)
+PARAMS, RUNS, FLOORS, CONTENTS = or_stop(validated, config)
+JUDGED = RUNS | FLOORS  # by transfer and few-shot curves
 RESULTS = f"results/{PARAMS.profile}"
 REPORTS = f"reports/{PARAMS.profile}"
 PARTIAL = bool(config.get("partial"))  # of the report: see docs/report.md
-TASKS = list(PARAMS.evaluation.transfer.datasets) if PARAMS.evaluation.transfer else []
+TRANSFER = PARAMS.evaluation.transfer
+TASKS = list(TRANSFER.datasets) if TRANSFER else []
+FEW_SHOT_TASKS = few_shot_tasks(PARAMS)
+ENCODED = [name for name, dataset in PARAMS.datasets.items() if dataset.encoded]
+ARRAYS = [name for name in PARAMS.datasets if name not in ENCODED]
 TRAINED = [
     path
     for kind, names in plan.trained(PARAMS).items()
@@ -54,14 +61,20 @@ pathvars:
 shell.prefix(job_environment(PARAMS))
 
 
+def one_of(names):
+    """A constraint of a wildcard to the given names; where there are none, nothing matches."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    dataset="|".join(map(re.escape, PARAMS.datasets)),
-    denoiser="|".join(map(re.escape, PARAMS.denoisers)) or "none",
-    bank="|".join(map(re.escape, PARAMS.banks)) or "none",
-    run="|".join(map(re.escape, RUNS)),
-    pairs="|".join(map(re.escape, PARAMS.pairs or {})) or "none",
-    table="|".join(map(re.escape, PARAMS.tables)) or "none",
-    figure="|".join(map(re.escape, PARAMS.figures)) or "none",
+    dataset=one_of(PARAMS.datasets),
+    denoiser=one_of(PARAMS.denoisers),
+    bank=one_of(PARAMS.banks),
+    run=one_of(RUNS),
+    judged=one_of(JUDGED),
+    pairs=one_of(PARAMS.pairs or {}),
+    table=one_of(PARAMS.tables),
+    figure=one_of(PARAMS.figures),
 
 
 scattergather:
@@ -88,8 +101,9 @@ def finished(files):
 
 
 def prepared(name):
-    """Files of a prepared dataset."""
-    return expand(rules.prepare_dataset.output, dataset=name)
+    """Files of a prepared dataset, made by the rule of its storage."""
+    maker = rules.encode_dataset if name in ENCODED else rules.prepare_dataset
+    return expand(maker.output, dataset=name)
 
 
 def settled(rule, **wildcards):
@@ -126,6 +140,10 @@ def dataset_of_run(wildcards):
     return prepared(RUNS[wildcards.run].spec.dataset)
 
 
+def dataset_of_probe(wildcards):
+    return prepared(RUNS[wildcards.run].judged_on)
+
+
 def bank_of_run(wildcards):
     """Files of the run's bank, or nothing where its positives need none."""
     name = RUNS[wildcards.run].spec.bank
@@ -136,6 +154,34 @@ def pairs_of_run(wildcards):
     """Files of the run's pairs, or nothing where its positives need none."""
     name = RUNS[wildcards.run].spec.pairs
     return expand(rules.mine_pairs.output, pairs=name) if name else []
+
+
+def encoder_of_features(wildcards):
+    """Files of the run whose encoder gives the features; none where pixels are the features."""
+    judged = JUDGED[wildcards.judged]
+    if judged.features.source == "pixels":
+        return []
+    run = FLOORS[judged.slug].run if judged.slug in FLOORS else judged.slug
+    return expand(rules.pretrain_encoder.output, run=run)
+
+
+def datasets_of_features(wildcards):
+    """Files of every dataset that a run or floor is judged on."""
+    spec = JUDGED[wildcards.judged].features
+    names = dict.fromkeys([*([spec.own] if spec.own else []), *spec.tasks])
+    return [file for name in names for file in prepared(name)]
+
+
+def features_of_run(wildcards):
+    return expand(rules.extract_features.output, judged=wildcards.run)
+
+
+def datasets_of_tasks(wildcards):
+    return [file for name in TASKS for file in prepared(name)]
+
+
+def datasets_of_few_shot(wildcards):
+    return [file for name in FEW_SHOT_TASKS for file in prepared(name)]
 
 
 def dataset_of_pairs(wildcards):
@@ -197,8 +243,20 @@ def probe_of(wildcards):
     return plan.probe_job(RUNS[wildcards.run])
 
 
+def features_of(wildcards):
+    return plan.features_job(JUDGED[wildcards.judged])
+
+
 def transfer_of(wildcards):
-    return plan.transfer_job(RUNS[wildcards.run])
+    return plan.transfer_job(JUDGED[wildcards.judged])
+
+
+def few_shot_of(wildcards):
+    return plan.few_shot_job(JUDGED[wildcards.judged])
+
+
+def fine_tune_of(wildcards):
+    return plan.fine_tune_job(RUNS[wildcards.run])
 
 
 def spec_of(job):

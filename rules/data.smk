@@ -14,16 +14,19 @@ rule fetch_dataset:
 
 
 rule prepare_dataset:
-    """Turn a dataset into uint8 arrays that later stages map into memory."""
+    """Turn a dataset into one file of uint8 pixels that later stages map into memory."""
     input:
         raw=raw_of_dataset,
     output:
         images="<results>/data/prepared/{dataset}/images.npy",
         labels="<results>/data/prepared/{dataset}/labels.npy",
+        item_list="<results>/data/prepared/{dataset}/items.csv",
         card="<results>/data/prepared/{dataset}/card.json",
         manifest="<results>/data/prepared/{dataset}/manifest.json",
     log:
         "<logs>/prepare_dataset/{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(ARRAYS),
     params:
         spec=spec_of(prepare_of),
         code=code_of(prepare_of),
@@ -31,7 +34,20 @@ rule prepare_dataset:
     shell:
         "exec python -m clsp prepare-dataset --spec {params.spec:q} --code {params.code}"
         " --raw {input.raw:q} --images {output.images:q} --labels {output.labels:q}"
-        " --card {output.card:q} --manifest {output.manifest:q} 2> {log:q}"
+        " --items {output.item_list:q} --card {output.card:q} --manifest {output.manifest:q} 2> {log:q}"
+
+
+use rule prepare_dataset as encode_dataset with:
+    output:
+        images="<results>/data/prepared/{dataset}/images.arrow",
+        labels="<results>/data/prepared/{dataset}/labels.npy",
+        item_list="<results>/data/prepared/{dataset}/items.csv",
+        card="<results>/data/prepared/{dataset}/card.json",
+        manifest="<results>/data/prepared/{dataset}/manifest.json",
+    log:
+        "<logs>/encode_dataset/{dataset}.log",
+    wildcard_constraints:
+        dataset=one_of(ENCODED),
 
 
 checkpoint check_data:

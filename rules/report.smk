@@ -1,9 +1,7 @@
 # What the report is made from: every run, or with --config partial=true those that are there.
 EVERY_RUN = finished(expand(rules.pretrain_encoder.output, run=RUNS))
 EVERY_PROBE = finished(expand(rules.probe_encoder.output, run=RUNS))
-EVERY_TRANSFER = finished(
-    expand(rules.probe_transfer.output, run=RUNS) if TASKS else []
-)
+EVERY_TRANSFER = finished(TRANSFERS)
 
 
 rule collect_results:
@@ -78,6 +76,7 @@ rule render_report:
         figures=expand(rules.render_figure.output, figure=PARAMS.figures),
         deviations="reports/spec/deviations.yaml",
         template="clsp/report/report.html.jinja",
+        duplicates=rules.count_duplicates.output,
     output:
         page="<reports>/report.html",
         manifest="<reports>/report.manifest.json",

@@ -1,7 +1,8 @@
-"""What the encoder of a run was made from, through banks, pairs and the runs that judged those."""
+"""What a run or a floor was made from, through banks, pairs and the runs that judged those."""
 
 from collections.abc import Mapping
 
+from clsp.config.floors import Floor
 from clsp.config.grid import Run
 from clsp.config.schema import Params
 from clsp.report.records import SHARD
@@ -31,3 +32,13 @@ def made_from(params: Params, runs: Mapping[str, Run], slug: str) -> frozenset[P
         found |= {("mine-pairs", spec.pairs)} | _of_dataset(pairs.dataset)
         found |= made_from(params, runs, pairs.run)  # params.yaml with a circle is refused
     return frozenset(found)
+
+
+def floor_from(floor: Floor, runs: Mapping[str, Run]) -> frozenset[Producer]:
+    """Every artefact behind a floor: of an untrained encoder the run that kept its weights.
+
+    They were drawn before the first step, so that no bank and no pairs had a part in them.
+    """
+    if floor.features.source == "pixels":
+        return frozenset()
+    return frozenset({("pretrain-encoder", floor.run)} | _of_dataset(runs[floor.run].spec.dataset))

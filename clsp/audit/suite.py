@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from clsp.audit.finding import Number
-from clsp.audit.lineage import Producer, made_from
+from clsp.audit.lineage import Producer, floor_from, made_from
+from clsp.config.floors import Floor, expand_floors
 from clsp.config.grid import Run, expand_runs
 from clsp.config.plan import Job, expected_jobs, prepare_job, report_job, report_params
 from clsp.config.schema import Params
@@ -31,6 +32,12 @@ from clsp.runtime.errors import ClspError
 from clsp.runtime.history import read_history
 from clsp.runtime.manifest import Artefact
 
+JUDGING = {  # stage -> protocols whose numbers it gives
+    "probe-encoder": ("linear", "knn"),
+    "probe-transfer": ("transfer",),
+    "probe-few-shot": ("few_shot",),
+    "fine-tune-encoder": ("fine_tune",),
+}
 REPORTS = ("collect-results", "render-table", "render-figure", "render-report")
 
 
@@ -76,6 +83,16 @@ class Suite:
     def runs(self) -> dict[str, Run]:
         """Runs that params.yaml asks for."""
         return expand_runs(self.params)
+
+    @cached_property
+    def floors(self) -> dict[str, Floor]:
+        """Floors that params.yaml asks for."""
+        return expand_floors(self.params)
+
+    @cached_property
+    def judged(self) -> dict[str, Run | Floor]:
+        """Everything that numbers are about."""
+        return {**self.runs, **self.floors}
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -146,9 +163,9 @@ class Suite:
     def numbers(self) -> frozenset[Number]:
         """Every number that params.yaml asks for."""
         return frozenset(
-            Number(run.slug, *key)
-            for run in self.runs.values()
-            for keys in expected_numbers(run).values()
+            Number(judged.slug, *key)
+            for judged in self.judged.values()
+            for keys in expected_numbers(judged).values()
             for key in keys
         )
 
@@ -169,18 +186,18 @@ class Suite:
         return frozenset(n for n in self.numbers if self._depends(n, stage, name))
 
     def _depends(self, number: Number, stage: str, name: str) -> bool:
-        match stage:
-            case "probe-encoder":
-                return number.run == name and number.protocol != "transfer"
-            case "probe-transfer":
-                return number.run == name and number.protocol == "transfer"
-            case "fetch-dataset" | "prepare-dataset" if number.task == name:
-                return True
+        if stage in JUDGING:
+            return number.run == name and number.protocol in JUDGING[stage]
+        if stage == "extract-features":
+            return number.run == name and number.protocol != "fine_tune"
+        if stage in ("fetch-dataset", "prepare-dataset") and number.task == name:
+            return True
         return (stage, name) in self._lineages[number.run]
 
     @cached_property
     def _lineages(self) -> dict[str, frozenset[Producer]]:
-        return {slug: made_from(self.params, self.runs, slug) for slug in self.runs}
+        of_runs = {slug: made_from(self.params, self.runs, slug) for slug in self.runs}
+        return of_runs | {slug: floor_from(f, self.runs) for slug, f in self.floors.items()}
 
     def affected(self, artefact: Artefact) -> frozenset[Number]:
         """The numbers that depend on an artefact; a report's artefact touches cells instead."""
@@ -204,13 +221,12 @@ class Suite:
         return frame_csv(self.frame)
 
     @cached_property
-    def probes(self) -> list[tuple[Run, Artefact]]:
-        """Every current probe and transfer artefact with its run."""
+    def probes(self) -> list[tuple[Run | Floor, Artefact]]:
+        """Every current artefact that holds numbers, with its run or floor."""
         found = []
-        for run in self.runs.values():
-            artefacts = current_artefacts(run, self.records)
-            stages = ("probe-encoder", "probe-transfer")
-            found += [(run, artefacts[stage]) for stage in stages if stage in artefacts]
+        for judged in self.judged.values():
+            artefacts = current_artefacts(judged, self.records)
+            found += [(judged, artefacts[stage]) for stage in JUDGING if stage in artefacts]
         return found
 
     @cached_property
@@ -219,10 +235,12 @@ class Suite:
         found = [(r, current_artefacts(r, self.records)) for r in self.runs.values()]
         return [(r, a["pretrain-encoder"]) for r, a in found if "pretrain-encoder" in a]
 
-    def results_of(self, run: Run, probe: Artefact) -> Iterator[tuple[Number, dict[str, Any]]]:
+    def results_of(
+        self, judged: Run | Floor, probe: Artefact
+    ) -> Iterator[tuple[Number, dict[str, Any]]]:
         """The result records of a probe's manifest."""
         for key, record in results_of(probe).items():
-            yield Number(run.slug, *key), record
+            yield Number(judged.slug, *key), record
 
     @cached_property
     def _histories(self) -> dict[Path, list[dict[str, Any]]]:

@@ -28,10 +28,10 @@ def check_own_pairs(params: Params, where: str, grid: GridEntry) -> None:
                     f"known: {', '.join(pairs) or 'none'}"
                 )
             owner = pairs[name].dataset
-            if owner != dataset:
+            if not params.datasets[owner].shows_images_of(params.datasets[dataset]):
                 raise ConfigError(
-                    f'{where}: pairs "{name}" belong to dataset "{owner}", '
-                    f'but the runs train on "{dataset}"'
+                    f'{where}: pairs "{name}" belong to dataset "{owner}", but the runs train on '
+                    f'"{dataset}", which holds other images'
                 )
 
 

@@ -1,11 +1,12 @@
 """How encoders are judged: the shapes of `evaluation:` and of the jobs that follow from it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from clsp.config.strict import (
     Distinct,
+    Fraction,
     Name,
     NonNegativeFloat,
     PositiveFloat,
@@ -55,8 +56,11 @@ class LogisticSpec(Strict):
     count: PositiveInt
     max_iterations: PositiveInt
     tolerance: PositiveFloat  # on the largest gradient entry
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)]  # where no official split exists
-    seed: Seed
+    # Where no official split exists. ssl_transfer: that code's own draw, index by index;
+    # stratified: the same share of every class (D15).
+    validation: Literal["ssl_transfer", "stratified"]
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed  # of the draw
 
     @model_validator(mode="after")
     def _check(self) -> "LogisticSpec":
@@ -65,11 +69,66 @@ class LogisticSpec(Strict):
         return self
 
 
+class FewShotSpec(Strict):
+    """Few labels per class, and label fractions, from the cached features.
+
+    Features are L2-normalised and the regulariser is fixed in advance: so few images leave none to
+    choose it on, and methods differ in the scale of their features.
+    """
+
+    shots: Annotated[tuple[PositiveInt, ...], Distinct]  # images per class
+    fractions: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Distinct]
+    draws: PositiveInt  # of training images, for each point of the curves
+    log10_lambda: FiniteFloat
+    max_iterations: PositiveInt
+    tolerance: PositiveFloat
+    seed: Seed
+
+    @property
+    def points(self) -> dict[str, float | int]:
+        """What every point of the curves is called in results, and its shots or fraction."""
+        shots = {f"shots={shots}": shots for shots in self.shots}
+        return shots | {f"fraction={share:.12g}": share for share in self.fractions}
+
+
+class FineTuneSpec(Strict):
+    """Fine-tuning of all weights: SGD with Nesterov momentum and a cosine schedule."""
+
+    epochs: PositiveInt
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm has no spread of one image
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1), Distinct]
+    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1), Distinct]
+    momentum: Share
+    crop_scale: Annotated[float, Field(gt=0, le=1)]  # least area of a random crop
+    flip: Fraction
+    validation: Literal["ssl_transfer", "stratified"]
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+Floors = Annotated[tuple[Literal["random", "pixels"], ...], Distinct]
+
+
 class TransferEntry(Strict):
-    """The transfer protocol and its datasets."""
+    """The transfer protocols and their datasets."""
 
     datasets: Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
     logistic: LogisticSpec
+    few_shot: FewShotSpec | None = None
+    fine_tune: FineTuneSpec | None = None
+    floors: Floors | None = None  # judged like encoders: an untrained one, the pixels themselves
+
+
+class FeatureSpec(Strict):
+    """Features of one frozen encoder, or of a floor, on every dataset that it is judged on."""
+
+    run: Slug  # whose encoder; of a floor, its own name
+    source: Literal["encoder", "random", "pixels"]
+    # The dataset of the linear probe and kNN: the encoder's own, or what that is judged on.
+    # Of a floor, none.
+    own: Name | None = None
+    mirrored: bool  # also the mirror images of the own training images (linear.flip)
+    tasks: tuple[Name, ...]  # downstream datasets
 
 
 class TransferSpec(Strict):
@@ -78,6 +137,22 @@ class TransferSpec(Strict):
     run: Slug
     datasets: tuple[Name, ...]
     logistic: LogisticSpec
+
+
+class FewShotJobSpec(Strict):
+    """Few-shot and label-fraction curves of one encoder on all downstream datasets."""
+
+    run: Slug
+    datasets: tuple[Name, ...]
+    few_shot: FewShotSpec
+
+
+class FineTuneJobSpec(Strict):
+    """Fine-tuning of one encoder on all downstream datasets."""
+
+    run: Slug
+    datasets: tuple[Name, ...]
+    fine_tune: FineTuneSpec
 
 
 class EvaluationEntry(Strict):

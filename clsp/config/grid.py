@@ -5,10 +5,17 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from clsp.config.evaluation import ProbeSpec, TransferSpec
+from clsp.config.evaluation import (
+    FeatureSpec,
+    FewShotJobSpec,
+    FineTuneJobSpec,
+    ProbeSpec,
+    TransferSpec,
+)
 from clsp.config.labels import ENDING, MARK, label_users
 from clsp.config.schema import GridEntry, MethodEntry, Override, Params, PositivesEntry, RunSpec
 from clsp.config.strict import parse
+from clsp.config.tasks import few_shot_tasks
 from clsp.config.variation import Values, bank_with, spelled, suffix, usual_values, varied_by
 from clsp.runtime.errors import ConfigError
 
@@ -25,7 +32,10 @@ class Run:
         plain: What method and positives are called together.
         spec: How it is pretrained.
         probe: How it is judged on its own dataset.
+        features: What its features are extracted from.
         transfer: How it is judged on others, or None.
+        few_shot: How it is judged on others with few labels, or None.
+        fine_tune: How it is fine-tuned on others, or None.
         values: Everything that a grid could vary for this run.
         variation: Those of them that differ from what the entries say; empty for an ordinary run.
         label_users: What brings labels into it, in words; empty for a label-free run.
@@ -36,10 +46,18 @@ class Run:
     plain: str
     spec: RunSpec
     probe: ProbeSpec
+    features: FeatureSpec
     transfer: TransferSpec | None
+    few_shot: FewShotJobSpec | None
+    fine_tune: FineTuneJobSpec | None
     values: Values
     variation: Values
     label_users: tuple[str, ...]
+
+    @property
+    def judged_on(self) -> str:
+        """Dataset of the linear probe and kNN."""
+        return self.features.own or self.spec.dataset
 
     @property
     def label(self) -> str:
@@ -124,6 +142,30 @@ def _vary(pretraining: dict[str, Any], variation: Values) -> dict[str, Any]:
     return varied
 
 
+def _judging(
+    params: Params, slug: str, dataset: str
+) -> tuple[FeatureSpec, TransferSpec | None, FewShotJobSpec | None, FineTuneJobSpec | None]:
+    """How a run is judged beyond its own dataset, and what features that takes."""
+    judged = params.evaluation.transfer
+    features = FeatureSpec(
+        run=slug,
+        source="encoder",
+        own=params.datasets[dataset].judged_on or dataset,
+        mirrored=params.evaluation.linear.flip,
+        tasks=judged.datasets if judged else (),
+    )
+    if judged is None:
+        return features, None, None, None
+    about: dict[str, Any] = {"run": slug, "datasets": judged.datasets}
+    single = few_shot_tasks(params)
+    return (
+        features,
+        TransferSpec(**about, logistic=judged.logistic),
+        FewShotJobSpec(run=slug, datasets=single, few_shot=judged.few_shot) if single else None,
+        judged.fine_tune and FineTuneJobSpec(**about, fine_tune=judged.fine_tune),
+    )
+
+
 def _run(params: Params, axes: dict[str, str | int], given: Values) -> Run:
     """One run; `given` are the values that its grid varies."""
     method = params.methods[str(axes["method"])]
@@ -144,11 +186,9 @@ def _run(params: Params, axes: dict[str, str | int], given: Values) -> Run:
     linear = judged.linear.model_copy(update={"learning_rate": rate})
     probing = {"run": slug, "linear": linear, "knn": judged.knn, "seed": judged.seed}
     probe = parse(ProbeSpec, probing, f"run {slug}")
-    transfer = judged.transfer and TransferSpec(
-        run=slug, datasets=judged.transfer.datasets, logistic=judged.transfer.logistic
-    )
     plain = label_of(method, positives)
-    return Run(slug, axes, plain, spec, probe, transfer, values, variation, users)
+    judging = _judging(params, slug, str(axes["dataset"]))
+    return Run(slug, axes, plain, spec, probe, *judging, values, variation, users)
 
 
 def _claim(runs: dict[str, Run], labels: dict[str, tuple[str, str, str]], run: Run) -> None:

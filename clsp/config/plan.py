@@ -5,12 +5,15 @@ two cannot disagree about what is current.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from clsp.config.catalog import contents_digest
+from clsp.config.floors import Floor, expand_floors
 from clsp.config.grid import Run, expand_runs
 from clsp.config.schema import FIGURES, GENERATORS, KINDS, METHODS, POSITIVES, TABLES, Params
 from clsp.config.strict import Strict
+from clsp.runtime.canonical import sha256_text
 from clsp.runtime.digest import code_digest
 from clsp.runtime.registry import names
 
@@ -40,9 +43,11 @@ def is_fetched(params: Params, dataset: str) -> bool:
 
 
 def fetch_job(params: Params, name: str) -> Job:
-    """Download or draw the files of one dataset."""
+    """Download or draw the files of one dataset; a change of its archives fetches it anew."""
     spec = params.datasets[name]
-    return _job("fetch-dataset", name, spec, "clsp.data.fetch", f"{KINDS}.{spec.kind}")
+    job = _job("fetch-dataset", name, spec, "clsp.data.fetch", f"{KINDS}.{spec.kind}")
+    code = sha256_text(f"{job.code} {contents_digest(spec.kind)}")[: len(job.code)]
+    return replace(job, code=code)
 
 
 def prepare_job(params: Params, name: str) -> Job:
@@ -79,16 +84,47 @@ def pairs_job(params: Params, name: str) -> Job:
     return _job("mine-pairs", name, (params.pairs or {})[name], "clsp.mining.mine")
 
 
+def features_job(judged: Run | Floor) -> Job:
+    """Features of one run or floor on every dataset that it is judged on."""
+    return _job("extract-features", judged.slug, judged.features, "clsp.evaluate.extract")
+
+
 def probe_job(run: Run) -> Job:
     """Linear probe and kNN of one run."""
     return _job("probe-encoder", run.slug, run.probe, "clsp.evaluate.probe")
 
 
-def transfer_job(run: Run) -> Job | None:
-    """Transfer of one run, or None where none is asked for."""
-    if run.transfer is None:
+def transfer_job(judged: Run | Floor) -> Job | None:
+    """Transfer of one run or floor, or None where none is asked for."""
+    if judged.transfer is None:
         return None
-    return _job("probe-transfer", run.slug, run.transfer, "clsp.evaluate.transfer")
+    return _job("probe-transfer", judged.slug, judged.transfer, "clsp.evaluate.transfer")
+
+
+def few_shot_job(judged: Run | Floor) -> Job | None:
+    """Few-shot curves of one run or floor, or None where none are asked for."""
+    if judged.few_shot is None:
+        return None
+    return _job("probe-few-shot", judged.slug, judged.few_shot, "clsp.evaluate.few_shot")
+
+
+def fine_tune_job(run: Run) -> Job | None:
+    """Fine-tuning of one run, or None where none is asked for."""
+    if run.fine_tune is None:
+        return None
+    return _job("fine-tune-encoder", run.slug, run.fine_tune, "clsp.evaluate.fine_tune")
+
+
+def judging_jobs(judged: Run | Floor) -> list[Job]:
+    """Every job that judges one run or floor, in data-flow order."""
+    own = [probe_job(judged), fine_tune_job(judged)] if isinstance(judged, Run) else []
+    jobs = [features_job(judged), *own, transfer_job(judged), few_shot_job(judged)]
+    return [job for job in jobs if job is not None]
+
+
+def duplicates_job(params: Params) -> Job:
+    """Exact duplicates between what is trained on and what is tested on."""
+    return replace(report_job(params, "count-duplicates"), name="duplicates")
 
 
 def report_params(params: Params) -> Params:
@@ -97,9 +133,10 @@ def report_params(params: Params) -> Params:
 
 
 def report_job(params: Params, stage: str, plugin: str | None = None) -> Job:
-    """A job over all of params.yaml: check-data, collect-results, or one that renders."""
+    """A job over all of params.yaml: check-data, count-duplicates, or one of the report."""
     modules = {
         "check-data": ("clsp.data.check",),
+        "count-duplicates": ("clsp.data.duplicates",),
         "collect-results": ("clsp.report.collect",),
         "render-table": ("clsp.report.table", f"{TABLES}.{plugin}"),
         "render-figure": ("clsp.report.figure", f"{FIGURES}.{plugin}"),
@@ -137,6 +174,7 @@ def datasets_needed(params: Params) -> list[str]:
     return list(
         dict.fromkeys(
             [run.spec.dataset for run in expand_runs(params).values()]
+            + [run.judged_on for run in expand_runs(params).values()]
             + [params.banks[bank].dataset for bank in banks_needed(params)]
             + [params.denoisers[name].dataset for name in denoisers_needed(params)]
             + [params.pairs[name].dataset for name in pairs_needed(params)]
@@ -166,8 +204,7 @@ def _run_jobs(params: Params) -> list[Job]:
             add(runs[params.pairs[run.spec.pairs].run])
             jobs.append(pairs_job(params, run.spec.pairs))
             done.add(run.spec.pairs)
-        transfer = transfer_job(run)
-        jobs.extend([pretrain_job(run), probe_job(run), *([transfer] if transfer else [])])
+        jobs.extend([pretrain_job(run), *judging_jobs(run)])
         done.add(run.slug)
 
     for run in runs.values():
@@ -183,4 +220,5 @@ def expected_jobs(params: Params) -> list[Job]:
     jobs += [denoiser_job(params, name) for name in denoisers_needed(params)]
     jobs += [shard_job(params, name) for name in banks for _ in range(params.shards)]
     jobs += [bank_job(params, name) for name in banks]
-    return jobs + _run_jobs(params)
+    jobs += [duplicates_job(params), *_run_jobs(params)]
+    return jobs + [job for floor in expand_floors(params).values() for job in judging_jobs(floor)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from clsp.config.catalog import dataset_info
 from clsp.config.chain import check_groups, check_own_pairs, check_pairs
 from clsp.config.comparison import check_comparison
 from clsp.config.grid import expand_runs, matches
@@ -11,6 +12,7 @@ from clsp.config.variation import check_varied
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.registry import nearest, require
 
+MULTILABEL = "map11"  # the metric of datasets whose images show several classes
 AXES = ("dataset", "encoder", "method", "positives")
 
 
@@ -80,10 +82,10 @@ def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
             bank = template.format(dataset=dataset)
             _known(bank, params.banks, f"positives.{positives}.bank", "bank")
             owner = params.banks[bank].dataset
-            if owner != dataset:
+            if not params.datasets[owner].shows_images_of(params.datasets[dataset]):
                 raise ConfigError(
-                    f'{where}: bank "{bank}" belongs to dataset "{owner}", '
-                    f'but the runs train on "{dataset}"'
+                    f'{where}: bank "{bank}" belongs to dataset "{owner}", but the runs train on '
+                    f'"{dataset}", which holds other images'
                 )
             held = params.banks[bank].candidates
             used = params.positives[positives].options.get("candidates", held)
@@ -92,6 +94,18 @@ def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
                     f"positives.{positives}.candidates: {used} exceeds the {held} candidates of "
                     f"bank {bank}"
                 )
+
+
+def _check_trained(params: Params, where: str, grid: GridEntry) -> None:
+    """Runs train and are judged on datasets whose images have at most one label."""
+    for dataset in grid.dataset:
+        judged = params.datasets[dataset].judged_on
+        kind = params.datasets[judged or dataset].kind
+        if dataset_info(kind).metric == MULTILABEL:
+            raise ConfigError(
+                f'{where}.dataset: "{judged or dataset}" of kind {kind} is multi-label; it can '
+                "stand in evaluation.transfer.datasets, but runs cannot train on it"
+            )
 
 
 def _check_overrides(params: Params) -> None:
@@ -124,6 +138,9 @@ def check_references(params: Params) -> None:
     Raises:
         ConfigError: Naming the key path, the value and what exists.
     """
+    for name, dataset in params.datasets.items():
+        if dataset.judged_on is not None:
+            _known(dataset.judged_on, params.datasets, f"datasets.{name}.judged_on", "dataset")
     for name, denoiser in params.denoisers.items():
         _known(denoiser.dataset, params.datasets, f"denoisers.{name}.dataset", "dataset")
     for name, bank in params.banks.items():
@@ -141,6 +158,7 @@ def check_references(params: Params) -> None:
                 _known(value, _section(params, axis), f"runs.{name}.{axis}", axis)
         for method in grid.method:
             _check_recipe(params, method)
+        _check_trained(params, f"runs.{name}", grid)
         _check_banks(params, f"runs.{name}", grid)
         check_own_pairs(params, f"runs.{name}", grid)
         check_groups(params, f"runs.{name}", grid)

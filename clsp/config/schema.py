@@ -42,9 +42,32 @@ class DatasetSpec(Plugin):
     package = KINDS
     selector = "kind"
     kind: Name
-    size: PositiveInt  # side of the stored square image, pixels
+    size: PositiveInt  # side of the square that networks see, pixels
+    resize: PositiveInt | None = None  # shorter side before the centre is cut; None: size
+    # arrays: pixels at `size`, in one memory-mapped file. encoded: image files as they are, in one
+    # Arrow file; decoded when read, so that training crops come from all of their pixels.
+    storage: Literal["arrays", "encoded"] | None = None  # None: arrays
     normalisation: Normalisation | None = None  # None: the prepared card's own statistics
     limit: PositiveInt | None = None  # at most so many images per split, drawn evenly by class
+    # Dataset on which encoders pretrained on this one are judged: its labelled training images and
+    # its test images. None: this one.
+    judged_on: Name | None = None
+
+    @model_validator(mode="after")
+    def _check_resize(self) -> "DatasetSpec":
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize must not be below size {self.size}, found {self.resize}")
+        return self
+
+    @property
+    def encoded(self) -> bool:
+        """Whether images are stored as files and decoded when read."""
+        return self.storage == "encoded"
+
+    def shows_images_of(self, other: "DatasetSpec") -> bool:
+        """Whether both entries hold the same images in the same order, at whatever size."""
+        mine, theirs = ((d.kind, d.options, d.limit) for d in (self, other))
+        return mine == theirs
 
 
 class DenoiserSpec(Strict):

@@ -17,12 +17,28 @@ INDEX = np.dtype(
 
 
 def identity(prepared: Prepared) -> dict[str, Any]:
-    """What ties shards and banks to one dataset: its contents, whatever its name."""
-    return {
-        "images_sha256": prepared.card["images_sha256"],
-        "labels_sha256": prepared.card["labels_sha256"],
-        "anchors": len(prepared.split("train")),
-    }
+    """What ties shards and banks to one dataset: its contents, whatever its name.
+
+    Raises:
+        DataError: If the card says nothing of them.
+    """
+    card = prepared.card
+    try:
+        digests = {key: card[key] for key in ("images_sha256", "labels_sha256", "source_sha256")}
+        fitted = {"size": card["size"], "resize": card.get("resize")}
+    except KeyError as error:
+        raise DataError(f"the dataset's card lacks {error}; prepare the dataset again") from error
+    return {**digests, "fitted": fitted, "anchors": len(prepared.split("train"))}
+
+
+def _telling(recorded: dict[str, Any], expected: dict[str, Any]) -> tuple[str, ...]:
+    """What has to agree. Images of another size are the same if they are before resizing.
+
+    Labels may differ: nothing that belongs to images is drawn or mined from them.
+    """
+    resized = recorded.get("fitted", expected["fitted"]) != expected["fitted"]
+    images = "source_sha256" if resized else "images_sha256"
+    return images, "anchors", *(["split"] if "split" in expected else [])
 
 
 def refuse_others(
@@ -30,7 +46,7 @@ def refuse_others(
 ) -> None:
     """Refuse a dataset that is not the recorded one: other images, or another number or split.
 
-    Labels may differ: nothing that belongs to images is drawn or mined from them.
+    The same images at another size are the same dataset.
 
     Args:
         what: "bank digits.mix belongs", for messages.
@@ -41,12 +57,12 @@ def refuse_others(
     Raises:
         DataError: With what differs.
     """
-    for key, wanted in expected.items():
-        if key != "labels_sha256" and recorded.get(key) != wanted:
+    for key in _telling(recorded, expected):
+        if recorded.get(key) != expected[key]:
             other = "split" if key == "split" else "dataset"
             raise DataError(
                 f"{what} to another {other}: {whose} {key} is {recorded.get(key)}, "
-                f"the run's is {wanted}"
+                f"the run's is {expected[key]}"
             )
 
 
@@ -85,17 +101,12 @@ class Bank:
     name: str
 
     def check_belongs(self, prepared: Prepared) -> None:
-        """Refuse a dataset whose images are not this bank's anchors, in order.
+        """Refuse a dataset whose images are not this bank's anchors, in order, at whatever size.
 
         Raises:
             DataError: With what differs.
         """
         refuse_others(f"bank {self.name} belongs", "its", self.dataset, identity(prepared))
-        if self.images.shape[2:] != prepared.images.shape[1:]:
-            raise DataError(
-                f"bank {self.name} belongs to another dataset: its images are "
-                f"{self.images.shape[2:]}, the dataset's {prepared.images.shape[1:]}"
-            )
 
 
 def open_bank(artefact: Artefact) -> Bank:

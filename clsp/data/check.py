@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clsp.config.grid import expand_runs
+from clsp.config.labels import spec_uses_labels
 from clsp.config.plan import (
     banks_needed,
     datasets_needed,
@@ -30,12 +31,21 @@ JUDGED = ("train", "test")
 
 @dataclass(frozen=True)
 class Counts:
-    """Images and classes per split of one prepared dataset."""
+    """Images and classes per split of one prepared dataset.
+
+    Attributes:
+        train: Training images.
+        test: Test images.
+        train_classes: Classes that training images show.
+        test_classes: Classes that test images show.
+        labelled: Training images that have a label.
+    """
 
     train: int
     test: int
     train_classes: int
     test_classes: int
+    labelled: int
 
 
 def read_counts(card: Path) -> Counts:
@@ -46,42 +56,71 @@ def read_counts(card: Path) -> Counts:
     """
     described = read_json(card)
     try:
-        per_class = [described["counts"][split] for split in JUDGED]
-        classes = [sum(count > 0 for count in counts) for counts in per_class]
-        return Counts(*(sum(counts) for counts in per_class), *classes)
-    except (KeyError, TypeError) as error:
+        images = [stop - start for start, stop in (described["splits"][s] for s in JUDGED)]
+        classes = [sum(count > 0 for count in described["counts"][split]) for split in JUDGED]
+        return Counts(*images, *classes, labelled=images[0] - described["unlabelled"])
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{card}: gives no counts of images (field {error})") from error
 
 
-def _demands(params: Params, shards: int) -> Iterator[tuple[str, int, str]]:
-    """Key path, value and dataset of everything that must not exceed the training images."""
+@dataclass(frozen=True)
+class _Demand:
+    """Something that must not exceed the training images of a dataset, or the labelled ones."""
+
+    key: str
+    value: int
+    dataset: str
+    labelled: bool = False
+
+    def problem(self, counts: Counts) -> str | None:
+        """What is wrong, in one line; None if nothing is."""
+        available = counts.labelled if self.labelled else counts.train
+        which = "labelled training" if available < counts.train else "training"
+        if self.value <= available:
+            return None
+        subject = f"the {available} {which} images of dataset {self.dataset}"
+        return f"{self.key}: {self.value} exceeds {subject}"
+
+
+def _demands(params: Params, shards: int) -> Iterator[_Demand]:
     for run in expand_runs(params).values():
         recipe = params.methods[str(run.axes["method"])].recipe
-        yield f"recipes.{recipe}.batch_size", run.spec.recipe.batch_size, run.spec.dataset
-        yield "evaluation.knn.k", run.probe.knn.k, run.spec.dataset
+        dataset = run.spec.dataset
+        yield _Demand(f"recipes.{recipe}.batch_size", run.spec.recipe.batch_size, dataset)
+        yield _Demand("evaluation.knn.k", run.probe.knn.k, run.judged_on, labelled=True)
     for name in denoisers_needed(params):
         denoiser = params.denoisers[name]
-        yield f"denoisers.{name}.batch_size", denoiser.batch_size, denoiser.dataset
+        yield _Demand(f"denoisers.{name}.batch_size", denoiser.batch_size, denoiser.dataset)
     for name in banks_needed(params):
-        yield "shards", shards, params.banks[name].dataset
+        yield _Demand("shards", shards, params.banks[name].dataset)
     for name in pairs_needed(params):
-        yield f"pairs.{name}.neighbours", params.pairs[name].neighbours, params.pairs[name].dataset
+        pairs = params.pairs[name]
+        yield _Demand(f"pairs.{name}.neighbours", pairs.neighbours, pairs.dataset)
 
 
 def _unusable(params: Params, counts: Mapping[str, Counts]) -> Iterator[str]:
-    """What methods themselves find wrong with the number of images that they train on."""
+    """What methods and positive sources find wrong with the images that they train on."""
     for run in expand_runs(params).values():
-        name, dataset = run.axes["method"], run.spec.dataset
-        if dataset in counts:
-            try:
-                params.methods[str(name)].settings().check_images(counts[dataset].train)
-            except ValueError as error:
-                yield f"methods.{name}: {error} of dataset {dataset}"
+        dataset = run.spec.dataset
+        if dataset not in counts:
+            continue
+        found = counts[dataset]
+        try:
+            params.methods[str(run.axes["method"])].settings().check_images(found.train)
+        except ValueError as error:
+            yield f"methods.{run.axes['method']}: {error} of dataset {dataset}"
+        uses = spec_uses_labels(run.spec)
+        for section, axis in (("methods", "method"), ("positives", "positives")):
+            if uses[axis] and found.labelled < found.train:
+                yield (
+                    f"{section}.{run.axes[axis]}: uses labels, but {found.train - found.labelled} "
+                    f"of the {found.train} training images of dataset {dataset} have none"
+                )
 
 
 def _labelled(params: Params) -> Iterator[str]:
     """Datasets whose labels are used: encoders are judged on them."""
-    yield from (run.spec.dataset for run in expand_runs(params).values())
+    yield from (run.judged_on for run in expand_runs(params).values())
     if params.evaluation.transfer:
         yield from params.evaluation.transfer.datasets
 
@@ -94,11 +133,9 @@ def find_problems(params: Params, shards: int, counts: Mapping[str, Counts]) -> 
         shards: Jobs that every bank is split into.
         counts: By name of the dataset.
     """
-    lines = [
-        f"{key}: {value} exceeds the {counts[name].train} training images of dataset {name}"
-        for key, value, name in _demands(params, shards)
-        if name in counts and value > counts[name].train
-    ]
+    demands = [each for each in _demands(params, shards) if each.dataset in counts]
+    problems = (each.problem(counts[each.dataset]) for each in demands)
+    lines = [problem for problem in problems if problem]
     lines += _unusable(params, counts)
     for name in _labelled(params):
         for split in JUDGED if name in counts else ():

@@ -1,138 +1,166 @@
 """Unpacks an archive without trusting it (audit.md 5).
 
-Only regular files and folders, only relative names below the target, never through a link, never
-over an existing file, and within limits; files are written here, by no library's extract call.
+Only regular files on the expected list, only below the target, never through a link, never over an
+existing file, and within limits. Files are written here, by no library's extract call, into a
+private folder that gets the final name when everything is there.
 """
 
+import contextlib
 import os
-import stat
+import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from clsp.config.catalog import Members
+from clsp.data.members import Expected, Limits, Unpacked, is_regular
 from clsp.runtime.errors import DataError
 from clsp.runtime.progress import Progress
 
 BLOCK = 1 << 20
+FILE_MODE, FOLDER_MODE = 0o644, 0o755
+REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)  # sparse files can claim any size
 # What a reader raises for a damaged archive; OSError covers gzip's own.
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an archive may hold at most."""
-
-    files: int = 1_000_000
-    size: int = 64 << 30  # bytes of all files together
-    ratio: int = 200  # bytes per byte of the archive; photos are near 1, bombs above 1000
+DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError,
+    ValueError, OSError,
+)  # fmt: skip
 
 
 @dataclass
 class Member:
-    """One regular file of an archive; `position` tells how far into the archive we are."""
+    """One member that is no folder; `position` tells how far into the archive we are."""
 
     name: str
-    stream: IO[bytes]
+    regular: bool
+    size: int
     position: int
+    open: Callable[[], IO[bytes] | None]
 
 
-def safe_name(name: str, archive: Path) -> PurePosixPath:
-    """Normalise a member's name.
-
-    Raises:
-        DataError: If it is absolute, climbs with "..", or holds a backslash or NUL.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise DataError(f"{archive}: unsafe member name {name!r}; nothing more is unpacked")
-    return path
+def _tar_members(raw: IO[bytes]) -> Iterator[Member]:
+    with tarfile.open(fileobj=raw, mode="r|*") as archive:
+        for entry in archive:
+            if not entry.isdir():
+                regular, data = entry.type in REGULAR, partial(archive.extractfile, entry)
+                yield Member(entry.name, regular, entry.size, raw.tell(), data)
+            archive.members = []  # else it remembers every member that it has met
 
 
-def _tar_members(path: Path) -> Iterator[Member]:
-    with open(path, "rb") as raw, tarfile.open(fileobj=raw, mode="r|*") as archive:
-        for member in archive:
-            if member.isdir():
-                safe_name(member.name, path)
-                continue
-            if not member.isreg():
-                raise DataError(f"{path}: member {member.name!r} is a link or device; refused")
-            stream = archive.extractfile(member)
-            if stream is not None:
-                yield Member(member.name, stream, raw.tell())
-
-
-def _zip_members(path: Path) -> Iterator[Member]:
+def _zip_members(raw: IO[bytes]) -> Iterator[Member]:
     position = 0
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(raw) as archive:
         for entry in archive.infolist():
-            kind = stat.S_IFMT(entry.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise DataError(f"{path}: member {entry.filename!r} is a link or device; refused")
+            position += entry.compress_size
             if entry.is_dir():
-                safe_name(entry.filename, path)
                 continue
-            with archive.open(entry) as stream:
-                position += entry.compress_size
-                yield Member(entry.filename, stream, position)
+            regular, data = is_regular(entry.external_attr >> 16), partial(archive.open, entry)
+            yield Member(entry.filename, regular, entry.file_size, position, data)
 
 
-def _write(stream: IO[bytes], target: Path, allowed: int, archive: Path) -> int:
-    """Copy one member to a new file; returns its size in bytes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _make_folder(folder: Path, home: Path) -> None:
+    """Create a folder below `home`, level by level, each with the fixed mode."""
+    if folder == home or folder.is_dir():
+        return
+    _make_folder(folder.parent, home)
+    folder.mkdir()
+    folder.chmod(FOLDER_MODE)
+
+
+def _write(stream: IO[bytes], target: Path, expected: Expected) -> None:
     try:
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        handle = os.open(target, flags, FILE_MODE)
     except FileExistsError:
-        raise DataError(f"{archive}: two members are named {target.name!r}") from None
-    written = 0
+        raise DataError(f"{expected.archive}: {target.name!r} is there already") from None
     with open(handle, "wb") as output:
+        os.fchmod(handle, FILE_MODE)
         while block := stream.read(BLOCK):
-            written += len(block)
-            if written > allowed:
-                raise DataError(f"{archive}: holds more data than expected; refused")
+            expected.write(len(block))
             output.write(block)
-    return written
 
 
-def unpack(archive: Path, target: Path, prefix: str = "", limits: Limits | None = None) -> int:
-    """Unpack a tar (any compression) or zip.
+def _take(member: Member, path: PurePosixPath, folder: Path, expected: Expected) -> None:
+    target = folder / path
+    _make_folder(target.parent, folder)
+    stream = member.open()
+    if stream is None:
+        raise DataError(f"{expected.archive}: member {member.name!r} has no data")
+    with stream:
+        _write(stream, target, expected)
+
+
+def write_members(
+    archive: Path, folder: Path, members: Sequence[Members] = (), limits: Limits | None = None
+) -> Unpacked:
+    """Write the wanted members of a tar (any compression) or zip into a folder.
+
+    Whatever goes wrong leaves files behind: the folder has to be a private one, see `whole`.
 
     Args:
         archive: The file.
-        target: Folder for the members; created.
-        prefix: Members below it are unpacked, the others are checked and left.
+        folder: Where to; created. No member may be there yet.
+        members: The expected list; empty: all regular files.
         limits: Number and size of what may be unpacked.
 
-    Returns:
-        Files written.
+    Raises:
+        DataError: If the archive is damaged or unsafe, is over the limits, or does not hold what
+            is expected.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    total, position = archive.stat().st_size, 0
+    expected = Expected(archive, members, limits or Limits())
+    try:
+        with open(archive, "rb") as raw, Progress(f"unpack {archive.name}", total, "B") as shown:
+            zipped = zipfile.is_zipfile(raw)
+            raw.seek(0)
+            with closing(_zip_members(raw) if zipped else _tar_members(raw)) as found:
+                for member in found:
+                    path = expected.want(member.name, member.regular, member.size)
+                    if path is not None:
+                        _take(member, path, folder, expected)
+                    shown.step(member.position - position)
+                    position = member.position
+    except DAMAGED as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error})") from error
+    return expected.finish()
+
+
+@contextlib.contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Lend a private folder beside `target` that becomes `target` when the block ends well.
 
     Raises:
-        DataError: If the archive is damaged, empty below `prefix`, unsafe, or over the limits.
+        DataError: If `target` exists and is not an empty folder.
     """
-    limits = limits or Limits()
-    target.mkdir(parents=True, exist_ok=True)
-    count = size = position = 0
+    if target.is_symlink() or (target.exists() and (target.is_file() or any(target.iterdir()))):
+        raise DataError(f"{target}: is there already; delete it first")
+    room = target.with_name(f".{target.name}.unpacking")
+    shutil.rmtree(room, ignore_errors=True)
+    room.mkdir(parents=True)
+    room.chmod(FOLDER_MODE)
     try:
-        members = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
-        total = archive.stat().st_size
-        allowed = min(limits.size, limits.ratio * total)
-        with closing(members), Progress(f"unpack {archive.name}", total, "byte") as progress:
-            for member in members:
-                name = safe_name(member.name, archive)
-                progress.step(member.position - position)
-                position = member.position
-                if not name.as_posix().startswith(prefix):
-                    continue
-                if count >= limits.files:
-                    raise DataError(f"{archive}: holds more than {limits.files} files; refused")
-                size += _write(member.stream, target / name, allowed - size, archive)
-                count += 1
-    except (*DAMAGED, OSError) as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error})") from error
-    if count == 0:
-        raise DataError(f"{archive}: holds no files below {prefix!r}")
-    return count
+        yield room
+        if target.exists():
+            target.rmdir()
+        room.replace(target)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def unpack(
+    archive: Path, target: Path, members: Sequence[Members] = (), limits: Limits | None = None
+) -> Unpacked:
+    """Unpack one archive into a new folder: all that is wanted, or nothing at all.
+
+    Raises:
+        DataError: As `write_members`, or if `target` is there already.
+    """
+    with whole(target) as room:
+        return write_members(archive, room, members, limits)

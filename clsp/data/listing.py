@@ -1,11 +1,8 @@
-"""Text and mat files that list a dataset's images, with errors that name the file."""
+"""Text files that list a dataset's images, with errors that name the file."""
 
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from clsp.data.catalog import Item
 from clsp.data.pictures import open_picture
@@ -38,28 +35,22 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def read_mat(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Integer vectors of a Matlab file.
+def file_item(path: Path, label: int | tuple[int, ...], folder: Path) -> Item:
+    """An image file with its label; `folder` is the dataset's own, below which it is named."""
+    return Item(partial(open_picture, str(path)), label, path.relative_to(folder).as_posix(), path)
+
+
+def refuse_repeats(splits: Mapping[str, Iterable[Item]], where: Path) -> None:
+    """Check that no image is listed twice, in one split or in two.
 
     Raises:
-        DataError: If the file is missing or malformed, or lacks one of the names.
+        DataError: Naming `where`, the image and the splits.
     """
-    from scipy.io import loadmat  # 0.3 s, and only one kind needs it
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content = loadmat(path, squeeze_me=True, variable_names=list(names))
-        vectors = {
-            name: np.atleast_1d(content[name]).astype(np.int64) for name in names if name in content
-        }
-    except (MatReadError, OSError, ValueError, TypeError, NotImplementedError, zlib.error) as error:
-        raise DataError(f"{path}: not a readable mat file ({error})") from error
-    absent = [name for name in names if name not in vectors]
-    if absent:
-        raise DataError(f"{path}: holds no {absent[0]}")
-    return vectors
-
-
-def file_item(path: Path | str, label: int) -> Item:
-    """An image file with its label."""
-    return Item(partial(open_picture, str(path)), label)
+    seen: dict[str, str] = {}
+    for split, items in splits.items():
+        for item in items:
+            if item.name in seen:
+                raise DataError(
+                    f"{where}: lists {item.name} twice, in {seen[item.name]} and in {split}"
+                )
+            seen[item.name] = split

@@ -1,4 +1,4 @@
-"""Draws the miniature stand-ins of the transfer sets: pictures only; layouts are the kinds' own.
+"""Draws the miniature stand-ins of the fetched sets: pictures only; layouts are the kinds' own.
 
 Every image is a function of (seed, dataset, class, number): a motif of clsp.data.motifs in a
 random pose, under random light, with noise. Classes can be told apart, but not by one pixel.
@@ -15,6 +15,7 @@ from clsp.runtime.keys import numpy_stream
 
 # Images per class and split: enough for a transfer probe to fit, few enough to draw in a moment.
 COUNTS = {"train": 16, "val": 12, "test": 12}
+SHIFT = 4  # images of each class by which a partition differs from the one before
 SIDES = (24, 40)  # of JPEGs, pixels, drawn apart for width and height
 QUALITY = 90
 MAT_TITLE = 116  # bytes of free text that open a Matlab file
@@ -58,10 +59,14 @@ def paint(
     return np.round(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
 
 
-def examples(split: str, classes: int) -> list[tuple[int, int]]:
-    """(class, number) of every image of a split, classes taking turns; splits share none."""
+def examples(split: str, classes: int, partition: int = 1) -> list[tuple[int, int]]:
+    """(class, number) of every image of a split, classes taking turns; splits share none.
+
+    Another `partition` deals the same images to the splits in another way.
+    """
     before = {"train": 0, "val": COUNTS["train"], "test": COUNTS["train"] + COUNTS["val"]}[split]
-    numbers = range(before, before + COUNTS[split])
+    shift = before + SHIFT * (partition - 1)
+    numbers = [(shift + place) % sum(COUNTS.values()) for place in range(COUNTS[split])]
     return [(label, number) for number in numbers for label in range(classes)]
 
 
@@ -73,7 +78,7 @@ def save_jpeg(path: Path, image: np.ndarray) -> None:
 
 def save_mat(path: Path, content: dict[str, np.ndarray]) -> None:
     """Write a Matlab file without the time in its header: equal seeds give equal bytes."""
-    from scipy.io import savemat  # 0.3 s, and only one kind needs it
+    from scipy.io import savemat  # 0.3 s, and only two kinds need it
 
     buffer = io.BytesIO()
     savemat(buffer, content)

@@ -1,4 +1,4 @@
-"""What the miniature of each transfer set shows: one drawing function per set.
+"""What the miniature of each fetched set shows: one drawing function per set.
 
 Shapes are signed distances: negative inside. Arguments and result are those of
 clsp.data.miniature.Motif.
@@ -175,3 +175,66 @@ def outlines(stream: Stream, label: int, x: Array, y: Array) -> Array:
         np.minimum(_oval(u + 0.35, v, 0.32, 0.32), _oval(u - 0.35, v, 0.32, 0.32)),
     )[label - 1]
     return _fill(canvas, abs(shape) - 0.07, ink)
+
+
+def silhouettes(stream: Stream, label: int, x: Array, y: Array) -> Array:
+    """STL-10: a dark body with wings, legs or wheels against a bright sky."""
+    u, v = _pose(stream, x, y, turn=0.25, shift=0.2)
+    canvas = (0.85 - 0.15 * y)[..., None] * _hsv(stream.uniform(0.5, 0.65), 0.25, 1.0)
+    legs = np.minimum(_box(u - 0.35, v - 0.4, 0.06, 0.35), _box(u + 0.35, v - 0.4, 0.06, 0.35))
+    parts = (
+        _box(u + 0.5 * abs(v), v, 0.12, 0.75),
+        _polygon(-u, abs(v) - 0.25, 3, 0.28),
+        np.hypot(abs(u) - 0.45, v - 0.35) - 0.22,
+        np.minimum(legs, _oval(u - 0.6, v + 0.35, 0.25, 0.25)),
+        np.minimum(legs, _box(abs(u - 0.6) - 0.1, v + 0.55, 0.03, 0.3)),
+    )[label]
+    ink = _hsv(stream.uniform(), 0.4, stream.uniform(0.1, 0.35))
+    return _fill(_fill(canvas, parts, ink * 0.8), _oval(u, v, 0.7, 0.25), ink)
+
+
+def cars(stream: Stream, label: int, x: Array, y: Array) -> Array:
+    """Stanford Cars: one car from the side, in any colour; cabin and wheels make the model."""
+    road = np.clip((y - 0.4) / EDGE, 0, 1)[..., None]
+    sky = _hsv(stream.uniform(0.5, 0.65), 0.2, 0.9)
+    canvas = _wash(x, sky) * (1 - road) + np.full(3, stream.uniform(0.3, 0.5)) * road
+    u, v = _pose(stream, x, y, turn=0.08, shift=0.12)
+    paint = _hsv(stream.uniform(), 0.8, stream.uniform(0.5, 1.0))
+    place, length, height = (
+        (0.1, 0.6, 0.34), (-0.1, 0.35, 0.22), (0.0, 0.5, 0.14), (0.25, 0.25, 0.3), (-0.3, 0.3, 0.16)
+    )[label]  # fmt: skip
+    canvas = _fill(canvas, _box(u - place, v + height, length, height), paint * 0.6)
+    canvas = _fill(canvas, _box(u, v - 0.12, 0.85, 0.2), paint)
+    wheel = (0.26, 0.16, 0.2, 0.14, 0.22)[label]
+    return _fill(canvas, np.hypot(abs(u) - 0.5, v - 0.35) - wheel, np.full(3, 0.08))
+
+
+def scenes(stream: Stream, label: int, x: Array, y: Array) -> Array:
+    """SUN397: towers, rows of seats, a hall, a narrow street or a block of windows."""
+    u, v = _pose(stream, x, y, turn=0.05, shift=0.25)
+    light, dark = stream.uniform(0.7, 0.95), stream.uniform(0.15, 0.4)
+    tone = (
+        np.where((v > -0.1) | (abs(abs(u) - 0.5) < 0.18), dark, light),
+        np.where(np.sin(7 * v) * abs(u) > 0.15, dark, light),
+        np.where(v > 0.2, dark, light) + 0.2 * np.sin(9 * u) * (v < 0.2),
+        np.where(abs(u) < 0.15 + 0.35 * np.clip(v + 1, 0, 2), light, dark),
+        np.where((np.sin(9 * u) > 0.2) & (np.sin(9 * v) > 0.2), light, dark),
+    )[label]
+    return np.clip(tone, 0, 1)[..., None] * _hsv(stream.uniform(), 0.25, 1.0)
+
+
+def objects(stream: Stream, label: int, x: Array, y: Array) -> Array:
+    """VOC2007: several things in one image; bit k of `label` says whether class k is shown."""
+    canvas = _wash(x, _hsv(stream.uniform(), 0.2, stream.uniform(0.5, 0.8)))
+    for thing in range(5):
+        u, v = _pose(stream, x * 1.6, y * 1.6, turn=0.3, shift=0.8)
+        distance = (
+            np.minimum(_box(u, v, 0.6, 0.1), _box(u, v, 0.12, 0.5)),
+            abs(np.hypot(abs(u) - 0.4, v) - 0.3) - 0.08,
+            _polygon(v, u, 3, 0.3),
+            np.maximum(np.hypot(u, v) - 0.6, -v),
+            _box(u, v, 0.18, 0.6),
+        )[thing]
+        if label >> thing & 1:
+            canvas = _fill(canvas, distance, _hsv(0.2 * thing + stream.normal(0, 0.03), 0.8, 0.9))
+    return canvas

@@ -2,6 +2,7 @@
 
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -41,44 +42,52 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def open_picture(path: Path | str, upright: bool = False) -> Image.Image:
-    """Read one image file; of several frames, the first.
+def decode(file: Path | str | BinaryIO, name: Path | str, upright: bool = False) -> Image.Image:
+    """Decode one image; of several frames, the first.
 
     Args:
-        path: The file.
+        file: Its path, or its bytes as a file.
+        name: What messages call it.
         upright: Turn the image as its EXIF orientation says.
 
     Raises:
-        DataError: Naming the file, if it is missing, truncated or not an image.
+        DataError: Naming it, if it is missing, truncated or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
             return to_rgb(ImageOps.exif_transpose(image) if upright else image)
     except (*BROKEN, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(f"{path}: not a readable image ({reason})") from error
+        raise DataError(f"{name}: not a readable image ({reason})") from error
 
 
-def fit(picture: Picture, size: int) -> np.ndarray:
-    """Make a square: shorter side to `size` (bicubic, antialiased), then the centre.
+def open_picture(path: Path | str, upright: bool = False) -> Image.Image:
+    """Read one image file; arguments and errors as of `decode`."""
+    return decode(path, path, upright)
 
-    An image that already is size x size stays as it is. Rounding is torchvision's (Resize, then
-    CenterCrop), which methods.md 4 names for transfer.
+
+def fit(picture: Picture, size: int, resize: int | None = None) -> np.ndarray:
+    """Make a square: shorter side to `resize` (bicubic, antialiased), then the centre.
+
+    Rounding is torchvision's (Resize, then CenterCrop), which methods.md 4 names for transfer.
 
     Args:
         picture: RGB image, or uint8 (H, W, 3).
         size: Side in pixels.
+        resize: Shorter side before the centre is cut; None: `size`, and an image that already is
+            size x size stays as it is.
 
     Returns:
         uint8 (size, size, 3).
     """
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     width, height = image.size
-    if (width, height) == (size, size):
+    target = size if resize is None else resize
+    if (width, height) == (size, size) and target == size:
         return np.asarray(image)
     shorter = min(width, height)
-    scaled = (int(size * width / shorter), int(size * height / shorter))
+    scaled = (int(target * width / shorter), int(target * height / shorter))
     image = image.resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
     return np.asarray(image.crop((left, top, left + size, top + size)))

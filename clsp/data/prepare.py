@@ -1,24 +1,26 @@
-"""Stage prepare-dataset: a dataset's files -> uint8 arrays that every later stage maps into memory.
+"""Stage prepare-dataset: a dataset's files -> what every later stage maps into memory.
 
-Images are decoded by a few threads (PIL releases the interpreter lock) and written in order, block
-by block, so that memory stays bounded and the result never depends on the threads.
+Either all pixels at one size, or the image files themselves (storage: encoded). Every image is
+decoded once in any case, so that a broken one is named here and not in the middle of a training.
 """
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clsp.config.schema import KINDS, DatasetSpec
-from clsp.data.catalog import NO_GROUP, Item, Source
+from clsp.data.card import Chosen, describe, labels_array
+from clsp.data.catalog import UNLABELLED, Item, Source
+from clsp.data.encoded import EncodedWriter
 from clsp.data.fingerprint import read_fingerprint
-from clsp.data.pictures import fit
+from clsp.data.items import ItemsWriter, lines_digest
 from clsp.data.prepared import SPLITS
-from clsp.data.select import evenly
+from clsp.data.ready import Ready, ready_blocks
+from clsp.data.select import evenly, strata
+from clsp.data.statistics import ArrayDigest, ChannelSums
 from clsp.runtime.canonical import canonical_json, sha256_array
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.files import write_atomic
@@ -26,8 +28,6 @@ from clsp.runtime.progress import Progress
 from clsp.runtime.registry import load
 from clsp.runtime.stage import Inputs, Outcome, Output
 
-BLOCK = 256  # images decoded ahead of the writer
-THREADS = 8  # at most
 CHANNELS = ("red", "green", "blue")
 
 
@@ -45,137 +45,108 @@ def _raw_folder(spec: DatasetSpec, raw: Inputs) -> Path | None:
     return raw[0].path("files")
 
 
-def _select(source: Source, limit: int | None) -> dict[str, list[Item]]:
+def _shown(items: list[Item]) -> set[int]:
+    """Every label of some images."""
+    labels = (item.label if isinstance(item.label, tuple) else (item.label,) for item in items)
+    return {label for each in labels for label in each}
+
+
+def select(source: Source, limit: int | None) -> Chosen:
     """The images to keep, per split, and a check that they make a dataset.
 
     Raises:
         ConfigError: If `limit` leaves a class without images.
-        DataError: If train or test is empty, or holds a class that train lacks.
+        DataError: If train or test is empty, val or test holds images without a label, or a class
+            that train lacks while it has others.
     """
     chosen = {}
     for split in SPLITS:
         items = source.splits[split]
-        labels = np.array([item.label for item in items], dtype=np.int64)
+        labels = strata(items)
         if limit is not None and limit < len(np.unique(labels)):
             classes = len(np.unique(labels))
             raise ConfigError(f"limit: {limit} images cannot show the {classes} classes of {split}")
         chosen[split] = [items[row] for row in evenly(labels, limit)]
         if split != "val" and not items:
             raise DataError(f"the dataset has no images in {split}")
-    trained = {item.label for item in chosen["train"]}
+    trained = _shown(chosen["train"]) - {UNLABELLED} or _shown(chosen["test"])  # none: judged_on
     for split in ("val", "test"):
-        unknown = {item.label for item in chosen[split]} - trained
-        if unknown:
+        if UNLABELLED in _shown(chosen[split]):
+            raise DataError(f"{split} has images without a label; only train may have some")
+        unknown = _shown(chosen[split]) - trained
+        if unknown and trained:  # without any label there are images to learn from all the same
             name = source.classes[min(unknown)]
             raise DataError(f"class {name!r} is in {split} but has no training images")
     return chosen
 
 
-def _decode(size: int, item: Item) -> np.ndarray:
-    return fit(item.open(), size)
+def _start_images(
+    spec: DatasetSpec, path: Path, total: int, stack: ExitStack
+) -> Callable[[list[Ready]], None]:
+    """Create the file of images; returns what appends a block to it.
 
-
-def decoded(items: list[Item], size: int) -> Iterator[np.ndarray]:
-    """Decode images in order, a block at a time.
-
-    Args:
-        items: What to decode.
-        size: Side in pixels.
-
-    Yields:
-        uint8 (up to BLOCK, size, size, 3).
-
-    Raises:
-        DataError: Naming the file that cannot be read.
+    Pixels are written front to back, not through a memory map, so that a full disk is an error
+    message and not a bus error.
     """
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(items), BLOCK):
-            block = pool.map(partial(_decode, size), items[start : start + BLOCK])
-            yield np.stack(list(block))
+    if spec.encoded:
+        writer = stack.enter_context(EncodedWriter(path))
+
+        def append(block: list[Ready]) -> None:
+            for image in block:
+                writer.add(image.content, image.height, image.width)
+
+        return append
+    stream = stack.enter_context(path.open("wb"))
+    header = {"descr": "|u1", "fortran_order": False, "shape": (total, spec.size, spec.size, 3)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return lambda block: stream.writelines(image.pixels.tobytes() for image in block)
 
 
-class ChannelSums:
-    """Exact per-channel sums of uint8 images, so that no order of adding changes the statistics."""
+def write_images(spec: DatasetSpec, chosen: Chosen, images: Path, items: Path) -> dict[str, Any]:
+    """Stream all splits into the file of images and the list of items.
 
-    def __init__(self) -> None:
-        """Start with no images."""
-        self.pixels = 0
-        self.sums = np.zeros(3, dtype=np.int64)
-        self.squares = np.zeros(3, dtype=np.int64)
-
-    def add(self, images: np.ndarray) -> None:
-        """Add images, uint8 (N, H, W, 3)."""
-        counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)]
-        levels = np.arange(256, dtype=np.int64)
-        self.pixels += images[..., 0].size
-        self.sums += [int((count * levels).sum()) for count in counts]
-        self.squares += [int((count * levels**2).sum()) for count in counts]
-
-    def mean(self) -> list[float]:
-        """Mean per channel of the images scaled to [0, 1]."""
-        return [float(total / self.pixels / 255) for total in self.sums]
-
-    def std(self) -> list[float]:
-        """Population standard deviation per channel of the images scaled to [0, 1]."""
-        pairs = zip(self.sums.tolist(), self.squares.tolist(), strict=True)
-        spread = [square * self.pixels - total**2 for total, square in pairs]  # Python: no overflow
-        return [float(value**0.5 / self.pixels / 255) for value in spread]
-
-
-def _write_images(chosen: dict[str, list[Item]], size: int, path: Path) -> ChannelSums:
-    """Stream all splits into one npy file; returns the sums over train.
-
-    Written front to back, not through a memory map, so that a full disk is an error message and
-    not a bus error.
+    Returns:
+        What the card says of the pixels: mean and std over train as networks see it, images_sha256
+        over all rows as networks see them, source_sha256 over train at its own resolution.
     """
-    total = sum(len(items) for items in chosen.values())
-    header = {"descr": "|u1", "fortran_order": False, "shape": (total, size, size, 3)}
-    sums = ChannelSums()
-    with open(path, "wb") as stream, Progress("prepare images", total, "image") as progress:
-        np.lib.format.write_array_header_1_0(stream, header)
+    total, sources = sum(len(each) for each in chosen.values()), []
+    sums, digest = ChannelSums(), ArrayDigest((total, spec.size, spec.size, 3))
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress("prepare images", total, "image"))
+        listed = stack.enter_context(ItemsWriter(items))
+        append = _start_images(spec, images, total, stack)
         for split in SPLITS:
-            for block in decoded(chosen[split], size):
+            remaining = iter(chosen[split])
+            for block in ready_blocks(chosen[split], spec):
+                append(block)
+                pixels = np.stack([image.pixels for image in block])
+                digest.add(pixels)
                 if split == "train":
-                    sums.add(block)
-                stream.write(block.tobytes())
+                    sums.add(pixels)
+                    sources += [image.source for image in block]
+                for image, item in zip(block, remaining, strict=False):
+                    listed.add(split, item, image.source, image.stored)
                 progress.step(len(block))
-    return sums
-
-
-def _describe_splits(chosen: dict[str, list[Item]], classes: int) -> dict[str, Any]:
-    splits, counts, start = {}, {}, 0
-    for split in SPLITS:
-        labels = [item.label for item in chosen[split]]
-        splits[split] = [start, start + len(labels)]
-        counts[split] = np.bincount(labels, minlength=classes).tolist() if labels else [0] * classes
-        start += len(labels)
-    return {"splits": splits, "counts": counts}
-
-
-def _describe_groups(source: Source, items: list[Item]) -> dict[str, Any]:
-    """Group numbers of the training images, in the order of their rows; nothing without groups."""
-    if source.groups is None:
-        return {}
-    numbers = [item.group for item in items]
-    return {"groups": numbers, "group_count": len({n for n in numbers if n != NO_GROUP})}
-
-
-def _describe_origin(spec: DatasetSpec, known: Any) -> dict[str, Any]:
-    miniature = spec.options.get("source") == "miniature"
-    drawn = {
-        "title": f"{known.title} (miniature)",
-        "license": "Apache-2.0",
-        "source": f"drawn by this suite from seed {spec.options.get('seed')}",
-        "citation": "none: a stand-in in the layout of the real dataset",
+    return {
+        "mean": sums.mean(),
+        "std": sums.std(),
+        "images_sha256": digest.hexdigest(),
+        "source_sha256": lines_digest(sources),
     }
-    real = {name: getattr(known, name) for name in drawn}
-    return {**(drawn if miniature else real), "miniature": miniature}
 
 
 def prepare_dataset(
-    spec: DatasetSpec, raw: Inputs, images: Output, labels: Output, card: Output
+    spec: DatasetSpec, raw: Inputs, images: Output, labels: Output, items: Output, card: Output
 ) -> Outcome:
-    """Read a dataset and write images.npy, labels.npy and card.json; rows are train, val, test.
+    """Read a dataset and write what later stages read; rows are train, val, test.
+
+    Args:
+        spec: Of the dataset.
+        raw: Its fetched files, where its kind has some.
+        images: images.npy, uint8 (N, size, size, 3); with storage "encoded" images.arrow.
+        labels: labels.npy, int64 (N,), or of a multi-label dataset uint8 (N, classes).
+        items: items.csv, see clsp.data.items.
+        card: card.json, see clsp.data.card.
 
     Raises:
         ConfigError: If the limit is too small for the classes, or --raw does not fit the kind.
@@ -183,30 +154,19 @@ def prepare_dataset(
     """
     kind = load(KINDS, spec.kind, "kind")
     source = kind.read(spec.settings(), _raw_folder(spec, raw))
-    chosen = _select(source, spec.limit)
-    sums = _write_images(chosen, spec.size, images)
-    flat = [channel for channel, std in zip(CHANNELS, sums.std(), strict=True) if std == 0]
+    chosen = select(source, spec.limit)
+    values = labels_array(chosen, source)
+    pixels = write_images(spec, chosen, images, items)
+    flat = [channel for channel, std in zip(CHANNELS, pixels["std"], strict=True) if std == 0]
     if flat and spec.normalisation is None:
         raise DataError(
             f"the training images are all alike in {', '.join(flat)}: standard deviation 0; "
             "give the dataset a normalisation of its own"
         )
-    values = np.array([item.label for split in SPLITS for item in chosen[split]], dtype=np.int64)
     np.save(labels, values, allow_pickle=False)
     described = {
-        "schema_version": 1,
-        "kind": spec.kind,
-        **_describe_origin(spec, kind.INFO),
-        "metric": kind.INFO.metric,
-        "note": kind.INFO.note,
-        "size": spec.size,
-        "limit": spec.limit,
-        "classes": list(source.classes),
-        **_describe_splits(chosen, len(source.classes)),
-        **_describe_groups(source, chosen["train"]),
-        "mean": sums.mean(),
-        "std": sums.std(),
-        "images_sha256": sha256_array(np.load(images, mmap_mode="r", allow_pickle=False)),
+        **describe(spec, source, chosen, values),
+        **pixels,
         "labels_sha256": sha256_array(values),
         "fingerprint": read_fingerprint(spec),
     }

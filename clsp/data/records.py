@@ -1,6 +1,7 @@
-"""CIFAR's binary records: label bytes, then a 32 x 32 image as red, green and blue planes.
+"""Binary records of one length. Nothing is unpickled.
 
-Layout: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version". Nothing is unpickled.
+CIFAR's are label bytes, then a 32 x 32 image as red, green and blue planes. Layout:
+https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
 """
 
 from functools import partial
@@ -19,6 +20,25 @@ def _picture(planes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(planes.reshape(3, SIDE, SIDE).transpose(1, 2, 0))
 
 
+def map_records(path: Path, length: int) -> np.ndarray:
+    """Map a file of records that are all equally long; nothing is read yet.
+
+    Returns:
+        uint8 (N, length).
+
+    Raises:
+        DataError: If the file is missing or truncated.
+    """
+    try:
+        size = path.stat().st_size
+        if size == 0 or size % length:
+            raise DataError(f"{path}: {size} bytes are not a number of {length}-byte records")
+        mapped = np.memmap(path, dtype=np.uint8, mode="r")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return np.asarray(mapped).reshape(-1, length)  # still backed by the file
+
+
 def read_records(path: Path, label_bytes: int, classes: int) -> list[Item]:
     """Map one file of records; images are read when opened.
 
@@ -30,22 +50,14 @@ def read_records(path: Path, label_bytes: int, classes: int) -> list[Item]:
     Raises:
         DataError: If the file is missing, truncated, or has a label out of range.
     """
-    length = label_bytes + PIXELS
-    try:
-        size = path.stat().st_size
-        if size == 0 or size % length:
-            raise DataError(f"{path}: {size} bytes are not a number of {length}-byte records")
-        mapped = np.memmap(path, dtype=np.uint8, mode="r")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    records = np.asarray(mapped).reshape(-1, length)  # still backed by the file
+    records = map_records(path, label_bytes + PIXELS)
     labels = records[:, label_bytes - 1].astype(np.int64)
     if labels.max() >= classes:
         row = int(labels.argmax())
         raise DataError(f"{path}: record {row} has label {labels[row]}, expected below {classes}")
     return [
-        Item(partial(_picture, record[label_bytes:]), int(label))
-        for record, label in zip(records, labels, strict=True)
+        Item(partial(_picture, record[label_bytes:]), int(label), f"{path.name}/{row:05d}")
+        for row, (record, label) in enumerate(zip(records, labels, strict=True))
     ]
 
 

@@ -1,6 +1,31 @@
 """Which images a limit keeps (D16)."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
+
+from clsp.data.catalog import UNLABELLED, Item
+
+
+def strata(items: Sequence[Item]) -> np.ndarray:
+    """What a limit is drawn evenly by: the class; images without a label are one more.
+
+    Of several classes of an image, the one that the fewest images show: common classes come along
+    with rare ones, not the other way round.
+
+    Args:
+        items: Of one split.
+
+    Returns:
+        int64 (N,).
+    """
+    shown = [item.label if isinstance(item.label, tuple) else (item.label,) for item in items]
+    counts = Counter(label for labels in shown for label in labels)
+    return np.array(
+        [min(labels, key=lambda n: (counts[n], n), default=UNLABELLED) for labels in shown],
+        dtype=np.int64,
+    )
 
 
 def _quotas(sizes: np.ndarray, limit: int) -> np.ndarray:

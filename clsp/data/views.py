@@ -44,26 +44,40 @@ class Jitter:
     place: Tensor
 
 
-def _centre(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """The fallback of torchvision: the largest centred box whose aspect ratio is allowed."""
-    if width / height < ratio[0]:
-        h, w = round(width / ratio[0]), width
-    elif width / height > ratio[1]:
-        h, w = height, round(height * ratio[1])
-    else:
-        h, w = height, width
+Side = int | Tensor  # one for all images, or int64 (B,)
+
+
+def _centre(height: Tensor, width: Tensor, ratio: tuple[float, float]) -> tuple[Tensor, ...]:
+    """The fallback of torchvision: the largest centred box whose aspect ratio is allowed.
+
+    Args:
+        height: Of the images, int64 (1,) or (B,).
+        width: The same.
+        ratio: Least and largest width / height of a box.
+    """
+    shape = width.double() / height.double()
+    flat = (width.double() / ratio[0]).round().long()
+    h = torch.where(shape < ratio[0], flat, height)
+    w = torch.where(shape > ratio[1], (height.double() * ratio[1]).round().long(), width)
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def draw_boxes(u: Tensor, size: tuple[int, int], spec: ViewSpec) -> Boxes:
+def _column(side: Side, u: Tensor) -> Tensor:
+    """A side of all images as a column, int64 (1, 1) or (B, 1)."""
+    if isinstance(side, Tensor):
+        return side.long().reshape(-1, 1)
+    return torch.full((1, 1), side, device=u.device)
+
+
+def draw_boxes(u: Tensor, size: tuple[Side, Side], spec: ViewSpec) -> Boxes:
     """Crops as RandomResizedCrop.get_params draws them.
 
     Args:
         u: Uniform numbers in [0, 1), (B, 22): area and log-ratio of each try, then the place.
-        size: Height and width of the images, pixels.
+        size: Height and width of the images, pixels; of each image its own, or one for all.
         spec: Gives crop_scale and crop_ratio.
     """
-    height, width = size
+    height, width = (_column(side, u) for side in size)
     low, high = spec.crop_scale
     area = height * width * (low + (high - low) * u[:, 0:20:2])  # (B, tries)
     low, high = (math.log(ratio) for ratio in spec.crop_ratio)
@@ -73,6 +87,7 @@ def draw_boxes(u: Tensor, size: tuple[int, int], spec: ViewSpec) -> Boxes:
     first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first try that fits
     found = fits.any(dim=1)
     w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
+    height, width = height.squeeze(1), width.squeeze(1)
     centre = _centre(height, width, spec.crop_ratio)
     top, left = (u[:, 20] * (height - h + 1)).floor(), (u[:, 21] * (width - w + 1)).floor()
     drawn = (top, left, h, w)
@@ -112,28 +127,59 @@ def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
     return images
 
 
-def make_views(
-    images: Tensor, index: Tensor, epoch: int, view: int | Tensor, key: int, spec: ViewSpec
-) -> Tensor:
-    """One augmented view of each image.
+def draw(index: Tensor, epoch: int, view: int | Tensor, key: int) -> Tensor:
+    """The uniform numbers that decide views.
 
     Args:
-        images: uint8 (B, H, W, 3); the work is done on their device.
         index: Number of each image in its dataset, int64 (B,).
         epoch: From 0.
         view: Number of the view, one for all or (B,).
         key: From `rng.key_of(seed, "view")`.
+
+    Returns:
+        float32 (B, DRAWS); row i depends on (key, index[i], epoch, view[i]) only.
+    """
+    return uniform(key, index, epoch, view, count=DRAWS)
+
+
+def mirrored(u: Tensor, spec: ViewSpec) -> Tensor | None:
+    """Which crops are mirrored, bool (B,); None if none can be.
+
+    A mirror image commutes with all that follows, so it is folded into the crop.
+    """
+    return u[:, FLIP] < spec.flip if spec.flip > 0 else None
+
+
+def crop(images: Tensor, u: Tensor, spec: ViewSpec, size: int | None = None) -> Tensor:
+    """The crops of a batch of images of one size, resized and perhaps mirrored.
+
+    Args:
+        images: uint8 (B, H, W, 3).
+        u: From `draw`, on their device.
+        spec: Probabilities and ranges.
+        size: Side of the result; None: the images' own height and width.
+
+    Returns:
+        float32 (B, 3, size, size) in [0, 1].
+    """
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+    boxes = draw_boxes(u[:, CROP], images.shape[1:3], spec)
+    sides = None if size is None else (size, size)
+    kernel = spec.interpolation
+    return crop_and_resize(pixels, boxes, mirrored(u, spec), interpolation=kernel, size=sides)
+
+
+def recolour(pixels: Tensor, u: Tensor, spec: ViewSpec) -> Tensor:
+    """Everything that follows the crop.
+
+    Args:
+        pixels: Crops, float32 (B, 3, H, W) in [0, 1].
+        u: From `draw`, on their device.
         spec: Probabilities and ranges.
 
     Returns:
-        float32 (B, 3, H, W) in [0, 1]; row i depends on (key, index[i], epoch, view[i]) only.
+        float32 (B, 3, H, W) in [0, 1].
     """
-    u = uniform(key, index, epoch, view, count=DRAWS)
-    pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-    # A mirror image commutes with all that follows, so it is folded into the crop.
-    mirrored = u[:, FLIP] < spec.flip if spec.flip > 0 else None
-    boxes = draw_boxes(u[:, CROP], images.shape[1:3], spec)
-    pixels = crop_and_resize(pixels, boxes, mirrored, interpolation=spec.interpolation)
     if spec.jitter.probability > 0:
         pixels = apply_jitter(pixels, draw_jitter(u[:, JITTER], spec.jitter))
     if spec.grayscale > 0:
@@ -147,3 +193,30 @@ def make_views(
         chosen = (u[:, SOLARIZE] < spec.solarize).view(-1, 1, 1, 1)
         pixels = torch.where(chosen, solarize(pixels), pixels)
     return pixels.clamp_(0, 1)
+
+
+def make_views(
+    images: Tensor,
+    index: Tensor,
+    epoch: int,
+    view: int | Tensor,
+    key: int,
+    spec: ViewSpec,
+    size: int | None = None,
+) -> Tensor:
+    """One augmented view of each image.
+
+    Args:
+        images: uint8 (B, H, W, 3); the work is done on their device.
+        index: Number of each image in its dataset, int64 (B,).
+        epoch: From 0.
+        view: Number of the view, one for all or (B,).
+        key: From `rng.key_of(seed, "view")`.
+        spec: Probabilities and ranges.
+        size: Side of the views; None: that of the images.
+
+    Returns:
+        float32 (B, 3, size, size) in [0, 1]; row i depends on (key, index[i], epoch, view[i]) only.
+    """
+    u = draw(index, epoch, view, key)
+    return recolour(crop(images, u, spec, size), u, spec)

@@ -18,7 +18,7 @@ from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from clsp.config.schema import DenoiserSpec
-from clsp.data.prepared import open_prepared
+from clsp.data.prepared import all_pixels, open_prepared
 from clsp.diffusion.pixels import to_signed
 from clsp.models.denoiser import build_denoiser
 from clsp.runtime.canonical import sha256_json
@@ -204,7 +204,8 @@ def train_denoiser(
     unet/ holds the EMA weights, raw/ those the optimizer left.
 
     Raises:
-        ConfigError: If a batch is larger than the training split, or the image size does not fit.
+        ConfigError: If a batch is larger than the training split, the image size does not fit, or
+            encoded images would take too much memory when decoded.
         ClspError: If the loss or its gradient stops being finite.
     """
     prepared = open_prepared(dataset)
@@ -218,7 +219,7 @@ def train_denoiser(
     training = _begin(spec, split.shape[1], device, history)
     key = sha256_json([spec.canonical(), prepared.card["images_sha256"]])
     training.restore(scratch, key)
-    images = torch.from_numpy(np.array(split)).to(device)
+    images = torch.from_numpy(all_pixels(split, spec.dataset)).to(device)
     _train(training, spec, images, scratch, key)
     model_index.write_text(_index(), encoding="utf-8")
     training.ema.save_pretrained(unet)

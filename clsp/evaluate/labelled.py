@@ -4,55 +4,128 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clsp.data.prepared import Prepared, Split, open_prepared
-from clsp.evaluate.metrics import METRICS
+from clsp.data.prepared import Images, Prepared, open_prepared, window
+from clsp.evaluate.metrics import METRICS, RANKED
 from clsp.runtime.errors import DataError
 from clsp.runtime.manifest import Artefact
 
 
+class Chosen:
+    """Some rows of a dataset's images, read when they are asked for.
+
+    Args:
+        images: uint8 (N, H, W, 3), mapped or encoded.
+        rows: int64 (n,), which of them.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, images: Images, rows: np.ndarray) -> None:
+        self.images, self.rows = images, rows
+        self.shape = (len(rows), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        """Pixels of some of them, uint8 (n, H, W, 3)."""
+        return self.images[self.rows[key]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The labelled images of one split.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), neither read nor decoded yet.
+        labels: Class of each, int64 (N,), or uint8 (N, classes), 1 for every class that is shown.
+        rows: Where each is in the dataset's arrays, int64 (N,), ascending.
+    """
+
+    images: Images | Chosen
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
 @dataclass(frozen=True)
 class Task:
-    """A dataset as a classification task."""
+    """A dataset as a classification task.
+
+    Attributes:
+        name: Of the dataset.
+        classes: How many.
+        metric: "top1", "mean_per_class" or, where images show several classes, "map11".
+        train: Training images that have a label; unlabelled ones are left out.
+        val: Empty where there is no official validation split.
+        test: All of them have a label.
+    """
 
     name: str
     classes: int
-    metric: str  # "top1" or "mean_per_class"
-    train: Split
-    val: Split  # empty where there is no official validation split
-    test: Split
+    metric: str
+    train: Part
+    val: Part
+    test: Part
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may show several classes."""
+        return self.test.labels.ndim == 2
 
     def rows(self) -> np.ndarray:
         """Rows of the test split in the dataset's arrays, int64 (M,)."""
-        return np.arange(self.test.start, self.test.start + len(self.test), dtype=np.int64)
+        return self.test.rows
 
 
-def _checked(prepared: Prepared, artefact: Artefact, name: str) -> Split:
+def _check_labels(prepared: Prepared, labels: np.ndarray, artefact: Artefact, name: str) -> None:
+    path, classes = artefact.path("labels.npy"), len(prepared.classes)
+    if prepared.multilabel:
+        if labels.shape[1:] != (classes,) or labels.max(initial=0) > 1:
+            raise DataError(
+                f"{path}: split {name} has labels {labels.shape} up to {labels.max(initial=0)}, "
+                f"expected 0 or 1 for each of {classes} classes"
+            )
+        return
+    if len(labels) and labels.max() >= classes:
+        raise DataError(
+            f"{path}: label {labels.max()} in split {name}, but card.json names {classes} classes"
+        )
+    if name != "train" and (unlabelled := int((labels < 0).sum())) > 0:
+        raise DataError(
+            f"{path}: {unlabelled} of {len(labels)} images of split {name} are unlabelled "
+            "(label -1); a probe needs labelled images"
+        )
+
+
+def _part(prepared: Prepared, artefact: Artefact, name: str) -> Part:
     start, stop = prepared.card["splits"].get(name, (0, 0))
     if not 0 <= start <= stop <= len(prepared.labels):
         raise DataError(
             f"{artefact.path('card.json')}: split {name} is rows {start} to {stop}, "
             f"but the dataset has {len(prepared.labels)} rows"
         )
-    labels, classes = prepared.labels[start:stop], len(prepared.classes)
-    if (unlabelled := int((labels < 0).sum())) > 0:
+    labels, rows = prepared.labels[start:stop], np.arange(start, stop, dtype=np.int64)
+    _check_labels(prepared, labels, artefact, name)
+    known = np.ones(len(labels), bool) if prepared.multilabel else labels >= 0
+    if known.all():
+        return Part(window(prepared.images, start, stop), labels, rows)
+    if not known.any():
         raise DataError(
-            f"{artefact.path('labels.npy')}: {unlabelled} of {len(labels)} images of split {name} "
-            "are unlabelled (label -1); a probe needs labelled images"
+            f"{artefact.path('labels.npy')}: all {len(labels)} images of split {name} are "
+            "unlabelled (label -1); a probe needs labelled images"
         )
-    if len(labels) and labels.max() >= classes:
-        raise DataError(
-            f"{artefact.path('labels.npy')}: label {labels.max()} in split {name}, "
-            f"but card.json names {classes} classes"
-        )
-    return Split(prepared.images[start:stop], labels, start)
+    return Part(Chosen(prepared.images, rows[known]), labels[known], rows[known])
 
 
 def open_task(artefact: Artefact) -> Task:
     """Open a prepared dataset for evaluation.
 
     Raises:
-        DataError: If train or test is empty, an image is unlabelled, or the card does not fit the
-            arrays or names an unknown metric.
+        DataError: If train or test is empty or without labels, or the card does not fit the arrays
+            or names a metric that is unknown or not for such labels.
     """
     prepared = open_prepared(artefact)
     card = artefact.path("card.json")
@@ -61,8 +134,13 @@ def open_task(artefact: Artefact) -> Task:
     metric = prepared.card["metric"]
     if metric not in METRICS:
         raise DataError(f'{card}: unknown metric "{metric}"; known: {", ".join(METRICS)}')
-    splits = {name: _checked(prepared, artefact, name) for name in ("train", "val", "test")}
+    if prepared.multilabel != (metric in RANKED):
+        kind = "several classes" if prepared.multilabel else "one class"
+        raise DataError(f'{card}: metric "{metric}" does not fit images that show {kind}')
+    parts = {name: _part(prepared, artefact, name) for name in ("train", "val", "test")}
     for name in ("train", "test"):
-        if len(splits[name]) == 0:
+        if len(parts[name]) == 0:
             raise DataError(f"{card}: split {name} is empty, so nothing can be judged")
-    return Task(artefact.folder.name, len(prepared.classes), metric, **splits)
+    if prepared.multilabel and not parts["test"].labels.any():
+        raise DataError(f"{artefact.path('labels.npy')}: no image of split test shows any class")
+    return Task(artefact.folder.name, len(prepared.classes), metric, **parts)

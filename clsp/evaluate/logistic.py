@@ -1,4 +1,4 @@
-"""L2-regularised multinomial logistic regression by L-BFGS (methods.md section 4, "Transfer").
+"""L2-regularised logistic regression by L-BFGS (methods.md section 4, "Transfer").
 
 Minimises, over weight W (classes, F) and bias b (classes,),
 
@@ -7,21 +7,36 @@ Minimises, over weight W (classes, F) and bias b (classes,),
 which is scikit-learn's objective with C = 1/lambda: it minimises C times the *sum* of losses plus
 ||W||^2 / 2, and divides by C N before optimising, so that tolerances mean the same. The bias is not
 penalised. With two classes both have a weight, where scikit-learn fits one: then its C is twice
-ours. SciPy's L-BFGS-B drives; loss and gradient are computed in float64 on the device.
+ours. Where images show several classes, the loss is the sum of binary cross-entropies: one binary
+regression per class, each scikit-learn's own with C = 1/lambda, all solved at once.
 
-Features are neither standardised nor scaled. They are centred internally, which moves the optimum
-of b by -W mean and nothing else, because b is free; it saves L-BFGS most of its iterations, for
-features behind a ReLU share a large mean.
+Features are neither standardised nor scaled. Inside, they are centred, which moves the optimum of b
+by -W mean and nothing else, because b is free; and turned to their principal axes, which changes
+neither the loss nor ||W||, but leaves clsp/evaluate/descent.py few iterations to make. Of more
+features than images only the span is kept, where the optimum lies.
+
+Most of them are made in float32. The last ones, and the gradient that decides about convergence,
+are float64.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
-from clsp.config.evaluation import LogisticSpec
+from clsp.config.evaluation import FewShotSpec, LogisticSpec
+from clsp.evaluate.descent import State, descend
+from clsp.evaluate.losses import Loss
+
+BLOCK = 8192  # images whose logits are computed at a time
+# A gradient counts as zero if it is within the tolerance asked for and small beside the two forces
+# that are in balance at a solution, of the data and of the penalty. A fixed tolerance would stop
+# anywhere where weak regularisers leave both forces below it, as on classes that can be separated.
+BALANCE = 0.01  # of the penalty's largest force
+LEAST = 1e-5  # of the tolerance asked for: where the penalty has no force, all weights being 0
+ROUGH = 2 * torch.finfo(torch.float32).eps  # of a feature's size: below, float32 says little
 
 
 @dataclass(frozen=True)
@@ -33,19 +48,25 @@ class Fit:
         bias: float64 (classes,), for features as given (not centred).
         iterations: L-BFGS iterations spent.
         gradient: Largest absolute entry of the gradient of the objective at the solution.
-        converged: Whether that is within the tolerance.
+        tolerance: What it must not exceed.
+        converged: Whether it does not.
     """
 
     weight: Tensor
     bias: Tensor
     iterations: int
     gradient: float
+    tolerance: float
     converged: bool
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Logits float32 (M, classes) for features (M, F)."""
-        inputs = torch.from_numpy(features).to(self.weight)
-        return torch.addmm(self.bias, inputs, self.weight.T).float().cpu().numpy()
+        found = np.empty((len(features), len(self.bias)), np.float32)
+        for start in range(0, len(features), BLOCK):
+            part = slice(start, start + BLOCK)
+            inputs = torch.from_numpy(features[part]).to(self.weight)
+            found[part] = torch.addmm(self.bias, inputs, self.weight.T).float().cpu().numpy()
+        return found
 
 
 def grid(spec: LogisticSpec) -> list[float]:
@@ -53,15 +74,33 @@ def grid(spec: LogisticSpec) -> list[float]:
     return [float(x) for x in np.linspace(spec.high, spec.low, spec.count)]
 
 
+def principal_axes(inputs: Tensor) -> Tensor:
+    """Orthonormal axes (F, min(N, F)) that span centred features (N, F) and are uncorrelated."""
+    span = None
+    if len(inputs) < inputs.shape[1]:
+        span = torch.linalg.qr(inputs.T).Q  # (F, N)
+        inputs = inputs @ span
+    axes = torch.linalg.eigh(inputs.T @ inputs).eigenvectors
+    return axes if span is None else span @ axes
+
+
+def targets_of(labels: np.ndarray, classes: int) -> np.ndarray:
+    """1 where an image shows a class, uint8 (classes, N), from labels (N,) or (N, classes)."""
+    if labels.ndim == 2:
+        return np.ascontiguousarray(labels.T, np.uint8)
+    return (labels == np.arange(classes)[:, None]).astype(np.uint8)
+
+
 class LogisticRegression:
     """The problem for one training set; solved for one lambda after another.
 
     Args:
         features: float32 (N, F).
-        labels: int64 (N,), in [0, classes); a class may be absent.
+        labels: int64 (N,), in [0, classes); a class may be absent. Or uint8 (N, classes), 1 for
+            every class that an image shows.
         classes: Number of classes.
         spec: Iterations allowed and tolerance.
-        device: Where loss and gradient are computed.
+        device: Where everything is computed.
     """
 
     def __init__(
@@ -69,35 +108,53 @@ class LogisticRegression:
         features: np.ndarray,
         labels: np.ndarray,
         classes: int,
-        spec: LogisticSpec,
+        spec: LogisticSpec | FewShotSpec,
         device: torch.device,
     ) -> None:
         inputs = torch.from_numpy(features).to(device, torch.float64)
         self.mean = inputs.mean(0)  # (F,)
-        self.inputs = inputs - self.mean  # (N, F)
-        self.targets = torch.from_numpy(labels).to(device)[:, None]  # (N, 1)
-        self.classes, self.spec = classes, spec
+        inputs = inputs - self.mean
+        self.axes = principal_axes(inputs)  # (F, R)
+        inputs = inputs @ self.axes  # (N, R)
+        targets = torch.from_numpy(targets_of(labels, classes)).to(device)
+        exclusive = labels.ndim == 1
+        self.fine = Loss(inputs, targets.double(), exclusive)
+        self.rough = Loss(inputs.float(), targets.float(), exclusive)
+        self.spec = spec
+        self.floor = ROUGH * float(inputs.abs().mean(0).max())
 
-    def _unpack(self, point: np.ndarray) -> tuple[Tensor, Tensor]:
-        packed = torch.from_numpy(point).to(self.inputs.device)
-        packed = packed.view(self.classes, -1)  # (classes, F + 1), the bias last
-        return packed[:, :-1], packed[:, -1]
+    def objective(self, weight: Tensor, bias: Tensor, log10_lambda: float) -> float:
+        """What is minimised, at any weight (classes, F) and bias for features as given."""
+        point = self._inner(weight, bias)
+        decay = 10.0**log10_lambda / self.fine.count
+        penalty = 0.5 * decay * float(weight.square().sum())
+        return self.fine.value(self.fine.scores(point)) + penalty
 
-    def objective(self, point: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
-        """Loss and gradient at weights and centred bias packed as (classes * (F + 1),)."""
-        weight, bias = self._unpack(point)
-        count = len(self.inputs)
-        logits = torch.addmm(bias, self.inputs, weight.T)  # (N, classes)
-        log_probabilities = logits - logits.logsumexp(1, keepdim=True)
-        loss = -log_probabilities.gather(1, self.targets).mean()
-        loss = loss + 0.5 * penalty / count * weight.square().sum()
-        residual = log_probabilities.exp_()
-        residual.scatter_add_(1, self.targets, residual.new_full(self.targets.shape, -1.0))
-        residual /= count
-        slope = torch.empty(self.classes, weight.shape[1] + 1).to(residual)
-        slope[:, :-1] = torch.addmm(weight, residual.T, self.inputs, beta=penalty / count)
-        slope[:, -1] = residual.sum(0)
-        return float(loss), slope.flatten().cpu().numpy()
+    def _inner(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Weight and bias for centred features along their axes, (classes, R + 1)."""
+        return torch.cat([weight @ self.axes, (bias + weight @ self.mean)[:, None]], 1)
+
+    def _largest(self, gradient: Tensor) -> float:
+        """Largest entry of a gradient along the axes, once it is that for features as given."""
+        bias = gradient[:, -1:]
+        weight = gradient[:, :-1] @ self.axes.T + bias * self.mean
+        return float(torch.maximum(weight.abs().max(), bias.abs().max()))
+
+    def _tolerance(self, point: Tensor, decay: float) -> float:
+        """What no entry of the gradient may exceed at a solution."""
+        pull, wanted = decay * float(point[:, :-1].abs().max()), self.spec.tolerance
+        return min(wanted, max(BALANCE * pull, LEAST * wanted))
+
+    def _judge(self, decay: float, floor: float) -> Callable[[State], bool]:
+        """Whether a state is a solution, to a tolerance that is no less than `floor`."""
+
+        def done(state: State) -> bool:
+            tolerance = max(floor, self._tolerance(state.point, decay))
+            # Entries along the axes are at hand; in features as given they take a product.
+            along = float(state.gradient.abs().max())
+            return along <= tolerance and self._largest(state.gradient) <= tolerance
+
+        return done
 
     def fit(self, log10_lambda: float, start: Fit | None = None) -> Fit:
         """Solve for one regulariser.
@@ -106,31 +163,18 @@ class LogisticRegression:
             log10_lambda: Log10 of lambda.
             start: Warm start, of this or another training set; zeros without one.
         """
-        point = np.zeros(self.classes * (self.inputs.shape[1] + 1))
+        fine, spec = self.fine, self.spec
+        point = fine.inputs.new_zeros(len(fine.targets), self.axes.shape[1] + 1)
         if start is not None:
-            bias = start.bias + start.weight @ self.mean
-            point = torch.cat([start.weight, bias[:, None]], 1).flatten().cpu().numpy()
-        options = {
-            "maxiter": self.spec.max_iterations,
-            "maxfun": 2 * self.spec.max_iterations,
-            "gtol": self.spec.tolerance,
-            "ftol": 0.0,  # a small decrease is no proof of convergence; only the gradient is
-            "maxls": 50,
-        }
-        found = minimize(
-            self.objective,
-            point,
-            args=(10.0**log10_lambda,),
-            jac=True,
-            method="L-BFGS-B",
-            options=options,
-        )
-        weight, bias = self._unpack(found.x)
-        gradient = float(np.abs(found.jac).max())
-        return Fit(
-            weight.clone(),
-            bias - weight @ self.mean,
-            int(found.nit),
-            gradient,
-            gradient <= self.spec.tolerance,
-        )
+            point = self._inner(start.weight, start.bias)
+        decay = 10.0**log10_lambda / fine.count
+        state = State.at(point)
+        for loss, floor, limit in (
+            (self.rough, self.floor, spec.max_iterations // 2),
+            (fine, 0.0, spec.max_iterations),
+        ):
+            descend(loss, state, decay, limit, self._judge(decay, floor))
+        weight = state.point[:, :-1] @ self.axes.T
+        bias = state.point[:, -1] - weight @ self.mean
+        gradient, tolerance = self._largest(state.gradient), self._tolerance(state.point, decay)
+        return Fit(weight, bias, state.iterations, gradient, tolerance, gradient <= tolerance)

@@ -1,4 +1,4 @@
-"""Accuracy from logits, and the record in which it is reported (audit.md 2.2, records 10, 11)."""
+"""Numbers from logits, and the record in which they are reported (audit.md 2.2, records 10, 11)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,8 @@ import numpy as np
 
 from clsp.runtime.canonical import canonical_json
 
-METRICS = ("top1", "mean_per_class")
+RANKED = ("map11",)  # metrics of images that show several classes
+METRICS = ("top1", "mean_per_class", *RANKED)
 SCHEMA = 1
 
 
@@ -18,16 +19,16 @@ class Judged:
 
     Attributes:
         task: Name of the dataset.
-        metric: "top1" or "mean_per_class".
-        epoch: Last epoch of the encoder's pretraining.
+        metric: One of METRICS.
+        epoch: Last epoch of the encoder's pretraining; None of a floor.
         logits: float32 (M, classes); the stored bytes decide the number, not what preceded them.
-        labels: int64 (M,).
+        labels: int64 (M,), or uint8 (M, classes) where images show several classes.
         predictions: Where they are stored: file name, and the names of the arrays in it.
     """
 
     task: str
     metric: str
-    epoch: int
+    epoch: int | None
     logits: np.ndarray
     labels: np.ndarray
     predictions: dict[str, str]
@@ -37,22 +38,30 @@ def count_correct(logits: np.ndarray, labels: np.ndarray) -> list[list[int]]:
     """Correct and total predictions of each class.
 
     Args:
-        logits: (M, classes); the prediction is the largest, and of equal ones the lowest index.
-        labels: int64 (M,).
+        logits: (M, classes). Of one class per image the largest is the prediction, and of equal
+            ones the lowest index. Of several, those above 0 are.
+        labels: int64 (M,), or uint8 (M, classes).
 
     Returns:
-        One [correct, total] per class; [0, 0] for a class without a test image.
+        One [correct, total] per class, where total are the test images that show it and correct
+        those of them for which it was predicted; [0, 0] for a class that none shows.
 
     Raises:
         ValueError: If shapes do not fit or a logit is NaN.
     """
-    if logits.shape[:1] != labels.shape or logits.ndim != 2:
+    if logits.ndim != 2 or labels.shape not in (logits.shape[:1], logits.shape):
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")
     if np.isnan(logits).any():
         raise ValueError("a logit is NaN")
     classes = logits.shape[1]
-    hits = labels[logits.argmax(1) == labels]
-    correct, total = np.bincount(hits, minlength=classes), np.bincount(labels, minlength=classes)
+    if labels.ndim == 2:
+        correct, total = ((logits > 0) & (labels != 0)).sum(0), (labels != 0).sum(0)
+    else:
+        hits = labels[logits.argmax(1) == labels]
+        correct, total = (
+            np.bincount(hits, minlength=classes),
+            np.bincount(labels, minlength=classes),
+        )
     return [[int(c), int(t)] for c, t in zip(correct, total, strict=True)]
 
 
@@ -65,14 +74,61 @@ def accuracy(per_class: list[list[int]], metric: str) -> float:
             image weigh the same.
 
     Raises:
-        ValueError: If the metric is unknown.
+        ValueError: If the metric is no accuracy.
     """
     if metric == "top1":
         return 100 * sum(c for c, _ in per_class) / sum(t for _, t in per_class)
     if metric == "mean_per_class":
         shares = [100 * c / t for c, t in per_class if t]
         return sum(shares) / len(shares)
-    raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+    raise ValueError(f"{metric!r} is no accuracy; known: top1, mean_per_class")
+
+
+def average_precision(scores: np.ndarray, shown: np.ndarray) -> float:
+    """Interpolated average precision of one class at eleven recalls, as Pascal VOC 2007 defines it.
+
+    Images are retrieved from the highest score on, those of equal score together, so that no order
+    of images decides. At each recall 0, 0.1, ..., 1 counts the highest precision of any retrieval
+    that reaches it. The development kit orders images of equal score as they come.
+
+    Args:
+        scores: float (M,).
+        shown: bool (M,), whether an image shows the class; at least one does.
+
+    Returns:
+        In [0, 1].
+    """
+    thresholds, place = np.unique(-scores, return_inverse=True)  # ascending: best scores first
+    retrieved = np.cumsum(np.bincount(place, minlength=len(thresholds)))
+    found = np.cumsum(np.bincount(place[shown], minlength=len(thresholds)))  # whole numbers
+    best = np.maximum.accumulate((found / retrieved)[::-1])[
+        ::-1
+    ]  # of this retrieval or a later one
+    # The first retrieval of recall k/10, in whole numbers: 3 of 10 do reach 0.3.
+    reached = np.searchsorted(10 * found, np.arange(11) * found[-1])
+    return float(best[reached].mean())
+
+
+def score(logits: np.ndarray, labels: np.ndarray, metric: str) -> float:
+    """The number that a metric gives to logits, in percent.
+
+    Args:
+        logits: (M, classes), M > 0.
+        labels: int64 (M,), or uint8 (M, classes) for "map11": the mean of `average_precision` over
+            the classes that an image shows.
+        metric: One of METRICS.
+
+    Raises:
+        ValueError: If shapes do not fit, a logit is NaN, or no image shows a class.
+    """
+    per_class = count_correct(logits, labels)
+    if metric not in RANKED:
+        return accuracy(per_class, metric)
+    shown = [c for c, (_, total) in enumerate(per_class) if total]
+    if labels.ndim != 2 or not shown:
+        raise ValueError(f"{metric} needs images that show classes, found labels {labels.shape}")
+    points = [average_precision(logits[:, c], labels[:, c] != 0) for c in shown]
+    return 100 * sum(points) / len(points)
 
 
 def make_result(
@@ -82,13 +138,14 @@ def make_result(
 
     Args:
         judged: What was predicted, and where it is stored.
-        protocol: "linear", "knn" or "transfer".
+        protocol: "linear", "knn", "transfer" or "fine_tune".
         selected_on: Split on which anything was chosen: "none", "val" or "test".
         selection: What was chosen or fixed, such as {"k": 20}.
         variant: What sets this result apart from the headline, such as "best_of_k".
 
     Returns:
-        Plain JSON types; `value` is in percent.
+        Plain JSON types; `value` is in percent. Counts are those of `count_correct`; where images
+        show several classes, `value` does not follow from them.
     """
     per_class = count_correct(judged.logits, judged.labels)
     return {
@@ -96,7 +153,7 @@ def make_result(
         "protocol": protocol,
         "variant": variant,
         "metric": judged.metric,
-        "value": accuracy(per_class, judged.metric),
+        "value": score(judged.logits, judged.labels, judged.metric),
         "correct": sum(c for c, _ in per_class),
         "total": sum(t for _, t in per_class),
         "per_class": per_class,

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from clsp.config.evaluation import KnnSpec, ProbeSpec
 from clsp.evaluate import linear as probe
+from clsp.evaluate.cache import Features, open_features
 from clsp.evaluate.knn import neighbours, votes
 from clsp.evaluate.labelled import Task, open_task
 from clsp.evaluate.metrics import Judged, count_correct, make_result, write_arrays, write_results
-from clsp.models.features import FrozenEncoder, batch_size_for, extract, open_frozen
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.stage import Input, Outcome, Output
@@ -19,10 +20,11 @@ from clsp.runtime.stage import Input, Outcome, Output
 
 @dataclass(frozen=True)
 class Case:
-    """An encoder and its dataset, with the features that both protocols share."""
+    """A dataset and the features of an encoder on it, which both protocols share."""
 
-    frozen: FrozenEncoder
     task: Task
+    epoch: int | None  # the last one of the encoder's pretraining
+    device: torch.device
     train: np.ndarray  # float32 (N, F), or (2N, F) with the mirror images second
     test: np.ndarray  # float32 (M, F)
 
@@ -33,36 +35,33 @@ class Case:
     def judged(self, file: Path, arrays: dict[str, np.ndarray], logits: str) -> Judged:
         """The stored predictions whose logits have the given name."""
         names = {"file": file.name, "logits": logits, "labels": "labels", "rows": "rows"}
-        return Judged(
-            self.task.name,
-            self.task.metric,
-            self.frozen.epoch,
-            arrays[logits],
-            arrays["labels"],
-            names,
-        )
+        task = self.task
+        return Judged(task.name, task.metric, self.epoch, arrays[logits], arrays["labels"], names)
 
 
-def _check(spec: ProbeSpec, frozen: FrozenEncoder, task: Task) -> None:
-    if task.name != frozen.dataset:
+def _check(spec: ProbeSpec, features: Features, task: Task) -> None:
+    if task.name != features.own:
         raise ConfigError(
-            f'--dataset: run "{spec.run}" was pretrained on "{frozen.dataset}", '
+            f'--dataset: run "{spec.run}" is judged on "{features.own}", '
             f'but the dataset given is "{task.name}"'
+        )
+    if task.multilabel:
+        raise ConfigError(
+            f'--dataset: images of "{task.name}" show several classes; the linear probe and kNN '
+            "are defined for one"
         )
     if spec.knn.k > len(task.train):
         raise ConfigError(
             f"evaluation.knn.k: {spec.knn.k} neighbours are asked for, but the training split "
-            f'of "{task.name}" has {len(task.train)} images'
+            f'of "{task.name}" has {len(task.train)} labelled images'
         )
 
 
-def _open_case(spec: ProbeSpec, frozen: FrozenEncoder, task: Task) -> Case:
-    about, size = f"features {spec.run}", batch_size_for(task.train.images)
-    train = extract(frozen, task.train.images, size, f"{about} train")
+def _open_case(spec: ProbeSpec, features: Features, task: Task) -> Case:
+    train = features.of(task, "train")
     if spec.linear.flip:
-        mirrored = extract(frozen, task.train.images, size, f"{about} mirrored", mirrored=True)
-        train = np.concatenate([train, mirrored])
-    return Case(frozen, task, train, extract(frozen, task.test.images, size, f"{about} test"))
+        train = np.concatenate([train, features.of(task, "train", mirrored=True)])
+    return Case(task, features.epoch, resolve(), train, features.of(task, "test"))
 
 
 def _probe_linear(spec: ProbeSpec, case: Case, file: Path) -> list[dict[str, Any]]:
@@ -73,7 +72,7 @@ def _probe_linear(spec: ProbeSpec, case: Case, file: Path) -> list[dict[str, Any
         case.task.train.labels,
         case.task.classes,
         seed=spec.seed,
-        device=case.frozen.device,
+        device=case.device,
         label=f"linear {spec.run}",
     )
     arrays = case.arrays(probe.linear_logits(case.test, weight, bias))
@@ -89,7 +88,7 @@ def _probe_knn(
     count = len(case.task.train)
     tried = sorted({k for k in spec.best_of if k <= count})
     every = sorted({spec.k, *tried})
-    cosines, rows = neighbours(case.train[:count], case.test, every[-1], case.frozen.device)
+    cosines, rows = neighbours(case.train[:count], case.test, every[-1], case.device)
     voters = case.task.train.labels[rows]  # (M, largest k)
     by_k = {k: votes(cosines, voters, case.task.classes, k, spec.temperature) for k in every}
     arrays = case.arrays(by_k[spec.k])
@@ -116,35 +115,32 @@ def _named(results: list[dict[str, Any]]) -> dict[str, float]:
 
 def probe_encoder(
     spec: ProbeSpec,
-    encoder: Input,
+    features: Input,
     dataset: Input,
     linear: Output,
     knn: Output,
     linear_logits: Output,
     knn_logits: Output,
-    features: Output,
 ) -> Outcome:
     """Judge a frozen encoder on the dataset it was pretrained on.
 
     Args:
         spec: Linear probe, kNN and the seed of the probe.
-        encoder: The pretraining run that the spec names.
+        features: Features of the run that the spec names.
         dataset: Its dataset. The probe learns from "train" and is scored on "test"; "val" is
             left alone, since nothing is selected.
         linear: Results of the linear probe, JSON.
         knn: Results of kNN, JSON: fixed k, and best of several k where the spec lists some.
         linear_logits: Test logits of the linear probe, npz.
         knn_logits: Test votes of kNN, npz.
-        features: Test features, float32 (M, F), npy.
 
     Raises:
         ConfigError: If the parts do not belong together, or k exceeds the training images.
-        DataError: If a file is corrupt or an image is unlabelled.
+        DataError: If a file is corrupt or no image has a label.
     """
-    frozen, task = open_frozen(encoder, spec.run, resolve()), open_task(dataset)
-    _check(spec, frozen, task)
-    case = _open_case(spec, frozen, task)
-    np.save(features, case.test, allow_pickle=False)
+    cached, task = open_features(features, spec.run), open_task(dataset)
+    _check(spec, cached, task)
+    case = _open_case(spec, cached, task)
     by_linear = _probe_linear(spec, case, linear_logits)
     by_knn, facts = _probe_knn(spec.knn, case, knn_logits)
     write_results(linear, spec.run, by_linear)

@@ -1,6 +1,6 @@
-"""Stage probe-transfer: one frozen encoder, many downstream datasets (methods.md section 4).
+"""Stage probe-transfer: logistic regression on cached features of many downstream datasets.
 
-Images enter at the size their dataset is stored at (D14).
+The protocol of methods.md section 4. Images entered at the size their dataset is stored at (D14).
 """
 
 from dataclasses import dataclass
@@ -11,76 +11,37 @@ import numpy as np
 import torch
 
 from clsp.config.evaluation import LogisticSpec, TransferSpec
+from clsp.evaluate.cache import Features, open_features
 from clsp.evaluate.labelled import Task, open_task
 from clsp.evaluate.logistic import Fit, LogisticRegression, grid
-from clsp.evaluate.metrics import (
-    Judged,
-    accuracy,
-    count_correct,
-    make_result,
-    write_arrays,
-    write_results,
-)
-from clsp.models.features import FrozenEncoder, batch_size_for, extract, open_frozen
+from clsp.evaluate.metrics import Judged, make_result, score, write_arrays, write_results
+from clsp.evaluate.splits import validation_of
 from clsp.runtime.device import resolve
-from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.errors import ConfigError
 from clsp.runtime.progress import Progress
-from clsp.runtime.rng import numpy_stream
 from clsp.runtime.stage import Input, Inputs, Outcome, Output
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Train and validation features of one dataset in one array, and which of them validate."""
+    """Train and validation images of one dataset together, and which of them validate.
 
-    features: np.ndarray  # float32 (N, F)
-    labels: np.ndarray  # int64 (N,)
-    validates: np.ndarray  # bool (N,)
-    source: str  # "official" or "carved"
-
-
-def carve(labels: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
-    """Choose validation images where no official split exists, evenly by class (D15).
-
-    Args:
-        labels: int64 (N,).
-        fraction: Share of each class, rounded; at least one image, and at least one is left to
-            train on. A class of one image only trains.
-        seed: With `name`, the key of the draw.
-        name: Of the dataset.
-
-    Returns:
-        bool (N,), True for validation.
-
-    Raises:
-        DataError: If no class has two images.
+    Attributes:
+        features: float32 (N, F).
+        labels: int64 (N,), or uint8 (N, classes).
+        validates: bool (N,).
+        rule: How those were chosen, for the record.
     """
-    chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        stream = numpy_stream(seed, "validation", name, int(label))
-        chosen[stream.permutation(rows)[:count]] = True
-    if not chosen.any():
-        raise DataError(
-            f'dataset "{name}": no validation split can be carved from {len(labels)} training '
-            "images, because no class has two"
-        )
-    return chosen
+
+    features: np.ndarray
+    labels: np.ndarray
+    validates: np.ndarray
+    rule: dict[str, Any]
 
 
-def _pool(frozen: FrozenEncoder, task: Task, spec: LogisticSpec) -> Pool:
-    parts = [
-        extract(frozen, s.images, batch_size_for(s.images), f"features {task.name} {name}")
-        for name, s in (("train", task.train), ("val", task.val))
-        if len(s)
-    ]
+def _pool(features: Features, task: Task, spec: LogisticSpec) -> Pool:
     labels = np.concatenate([task.train.labels, task.val.labels])
-    if len(task.val):
-        validates = np.arange(len(labels)) >= len(task.train)
-        return Pool(np.concatenate(parts), labels, validates, "official")
-    validates = carve(labels, spec.validation_fraction, spec.seed, task.name)
-    return Pool(parts[0], labels, validates, "carved")
+    return Pool(features.pool(task), labels, *validation_of(task, spec))
 
 
 def _record(fit: Fit, log10_lambda: float, **more: Any) -> dict[str, Any]:
@@ -88,9 +49,28 @@ def _record(fit: Fit, log10_lambda: float, **more: Any) -> dict[str, Any]:
         "log10_lambda": log10_lambda,
         "iterations": fit.iterations,
         "gradient": fit.gradient,
+        "tolerance": fit.tolerance,
         "converged": fit.converged,
         **more,
     }
+
+
+def _search(
+    pool: Pool, task: Task, spec: LogisticSpec, device: torch.device, progress: Progress
+) -> list[tuple[float, float, Fit]]:
+    """Value on validation, log10 of lambda and fit, for the whole grid."""
+    train, val = ~pool.validates, pool.validates
+    problem = LogisticRegression(
+        pool.features[train], pool.labels[train], task.classes, spec, device
+    )
+    features, labels = pool.features[val], pool.labels[val]
+    fit: Fit | None = None
+    tried = []
+    for strength in grid(spec):
+        fit = problem.fit(strength, fit)  # warm start from the next stronger one
+        tried.append((score(fit.logits(features), labels, task.metric), strength, fit))
+        progress.step()
+    return tried
 
 
 def choose_and_refit(
@@ -100,27 +80,18 @@ def choose_and_refit(
 
     Returns:
         The final fit; what was selected; and a record of every fit, the final one last. Of equal
-        validation accuracies the strongest regulariser wins.
+        values on validation the strongest regulariser wins.
     """
-    train, val = ~pool.validates, pool.validates
-    problem = LogisticRegression(
-        pool.features[train], pool.labels[train], task.classes, spec, device
-    )
-    fit: Fit | None = None
-    tried: list[tuple[float, float, Fit]] = []
-    for strength in grid(spec):
-        fit = problem.fit(strength, fit)  # warm start from the next stronger one
-        per_class = count_correct(fit.logits(pool.features[val]), pool.labels[val])
-        tried.append((accuracy(per_class, task.metric), strength, fit))
-        progress.step()
+    tried = _search(pool, task, spec, device, progress)
     value, strength, start = max(tried, key=lambda entry: entry[0])  # the first of equal ones
     whole = LogisticRegression(pool.features, pool.labels, task.classes, spec, device)
     final = whole.fit(strength, start)
     progress.step()
     selection = {
         "log10_lambda": strength,
-        "validation": pool.source,
+        "validation": pool.rule,
         "validation_value": value,
+        "gradient": final.gradient,
         "converged": final.converged,
         "not_converged_in_grid": sum(not fit.converged for *_, fit in tried),
     }
@@ -138,44 +109,48 @@ def _check_names(spec: TransferSpec, given: list[str]) -> None:
 
 
 def _transfer(
-    spec: LogisticSpec, frozen: FrozenEncoder, task: Task, file: Path
+    spec: LogisticSpec, features: Features, task: Task, device: torch.device, file: Path
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], list[dict[str, Any]]]:
     """Judge one dataset; returns its result, the arrays to store in `file` and the fits."""
-    pool = _pool(frozen, task, spec)
-    images = task.test.images
-    test = extract(frozen, images, batch_size_for(images), f"features {task.name} test")
-    with Progress(f"logistic {task.name}", spec.count + 1, "fit") as progress:
-        final, selection, fits = choose_and_refit(pool, task, spec, frozen.device, progress)
-    logits, labels = final.logits(test), task.test.labels
+    pool = _pool(features, task, spec)
+    with Progress(f"transfer {features.run} {task.name}", spec.count + 1, "fit") as progress:
+        final, selection, fits = choose_and_refit(pool, task, spec, device, progress)
+    selection["resolution"] = features.resolutions[task.name]
+    logits, labels = final.logits(features.of(task, "test")), task.test.labels
     names = {key: f"{task.name}.{key}" for key in ("logits", "labels", "rows")}
-    arrays = {names["logits"]: logits, names["labels"]: labels, names["rows"]: task.rows()}
-    stored = {"file": file.name, **names}
-    judged = Judged(task.name, task.metric, frozen.epoch, logits, labels, stored)
+    arrays = dict(zip(names.values(), (logits, labels, task.rows()), strict=True))
+    rows = np.concatenate([task.train.rows, task.val.rows])
+    arrays[f"{task.name}.validation_rows"] = rows[pool.validates]
+    where = {"file": file.name, **names}
+    judged = Judged(task.name, task.metric, features.epoch, logits, labels, where)
     return make_result(judged, "transfer", "val", selection), arrays, fits
 
 
 def probe_transfer(
-    spec: TransferSpec, encoder: Input, datasets: Inputs, results: Output, predictions: Output
+    spec: TransferSpec, features: Input, datasets: Inputs, results: Output, predictions: Output
 ) -> Outcome:
     """Transfer a frozen encoder to downstream datasets, one test number each.
 
     Args:
         spec: Datasets and the logistic regression.
-        encoder: The pretraining run that the spec names.
+        features: Features of the run or floor that the spec names.
         datasets: Prepared datasets, in the order of the spec.
         results: One record per dataset, JSON.
-        predictions: Test logits, labels and rows, npz with keys "<dataset>.logits" and so on.
+        predictions: Test logits, labels and rows, and rows of the validation images, npz with keys
+            "<dataset>.logits" and so on.
 
     Raises:
         ConfigError: If run or datasets are not those of the spec.
-        DataError: If a file is corrupt, a split is empty or an image is unlabelled.
+        DataError: If a file is corrupt, a split is empty or no image has a label.
     """
     _check_names(spec, [artefact.folder.name for artefact in datasets])
-    frozen = open_frozen(encoder, spec.run, resolve())
+    cached, device = open_features(features, spec.run), resolve()
     tasks = [open_task(artefact) for artefact in datasets]  # all are checked before any work
     found, arrays, fits = [], {}, {}
     for task in tasks:
-        result, stored, fits[task.name] = _transfer(spec.logistic, frozen, task, predictions)
+        result, stored, fits[task.name] = _transfer(
+            spec.logistic, cached, task, device, predictions
+        )
         found.append(result)
         arrays.update(stored)
     write_results(results, spec.run, found)

@@ -17,6 +17,7 @@ from clsp.runtime.manifest import Artefact
 LAYOUTS = {"resnet18": (BasicBlock, (2, 2, 2, 2)), "resnet50": (Bottleneck, (3, 4, 6, 3))}
 PADDING = {"small": 1, "small_padding_2": 2, "mid": 1, "big": 3}  # of the first convolution
 FILE = "encoder.safetensors"
+START = "checkpoints/start.safetensors"  # of the whole method, before its first step
 
 
 class Encoder(nn.Module):
@@ -93,11 +94,18 @@ def save_encoder(
     save_tensors(path, encoder.state_dict(), metadata)
 
 
-def load_encoder(artefact: Artefact, device: torch.device) -> tuple[Encoder, Normalisation]:
+def load_encoder(
+    artefact: Artefact, device: torch.device, untrained: bool = False
+) -> tuple[Encoder, Normalisation]:
     """The frozen encoder of a pretraining run, in eval mode, and its input statistics.
 
+    Args:
+        artefact: The run.
+        device: Where the encoder is wanted.
+        untrained: Take its weights from before the first step.
+
     Raises:
-        DataError: If the file is corrupt or its tensors do not fit its architecture.
+        DataError: If a file is corrupt or its tensors do not fit the architecture.
     """
     path = artefact.path(FILE)
     tensors, metadata = load_tensors(path)
@@ -106,11 +114,15 @@ def load_encoder(artefact: Artefact, device: torch.device) -> tuple[Encoder, Nor
         statistics = parse(Normalisation, parse_json(metadata["normalisation"]), str(path))
     except KeyError as error:
         raise DataError(f"{path}: metadata lacks {error}") from None
+    if untrained:
+        path, mine = artefact.path(START), "encoder."
+        stored, _ = load_tensors(path)
+        tensors = {n.removeprefix(mine): t for n, t in stored.items() if n.startswith(mine)}
     encoder = Encoder(spec)
     try:
         encoder.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise DataError(f"{path}: does not fit its own architecture: {error}") from error
+        raise DataError(f"{path}: does not fit the architecture of its run: {error}") from error
     return encoder.eval().requires_grad_(False).to(device), statistics
 
 

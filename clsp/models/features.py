@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, extracted once and cached by whoever asked for them.
+"""Features of a frozen encoder, or of the floors that it has to beat.
 
 The encoder is in eval mode without gradients, so batch-norm statistics neither change nor depend
 on the batch (methods.md, pitfall 5). Images enter as they are stored, at the dataset's `size`:
@@ -7,20 +7,54 @@ and a stem made for 32 px is far out of its scale at 224 (methods.md section 4),
 params.yaml is the choice and the record of it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from clsp.config.recipe import Normalisation
-from clsp.models.encoder import FILE, Encoder, load_encoder, normalise
+from clsp.models.encoder import FILE, START, Encoder, load_encoder, normalise
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.progress import Progress
 
 PIXELS = 1 << 19  # per batch: bounds the widest activation of ResNet-18 to 128 MiB
 LARGEST_BATCH = 1024
+SIDE = 32  # of the images whose pixels are features; larger ones are reduced to it
+
+
+class Images(Protocol):
+    """What features are extracted from: uint8 (N, H, W, 3), read in blocks."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+class Source(Protocol):
+    """What turns images into features.
+
+    Attributes:
+        path: What to blame for features that are not finite.
+        epoch: Last epoch of the encoder's pretraining, or None where nothing was trained.
+    """
+
+    path: Path
+    epoch: int | None
+
+    def width(self, images: Images) -> int:
+        """Features per image F."""
+
+    def resolution(self, images: Images) -> int:
+        """Side at which images enter, pixels."""
+
+    def describe(self, block: np.ndarray) -> np.ndarray:
+        """Features float32 (B, F) of uint8 (B, H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +67,55 @@ class FrozenEncoder:
     path: Path
     run: str
     dataset: str  # what it was pretrained on
-    epoch: int  # the last one of its pretraining, which is the one in the file
+    epoch: int | None  # the last one of its pretraining, which is the one in the file
+
+    def width(self, images: Images) -> int:
+        """Features per image F."""
+        return self.encoder.features
+
+    def resolution(self, images: Images) -> int:
+        """Side at which images enter, pixels."""
+        return images.shape[1]
+
+    @torch.inference_mode()
+    def describe(self, block: np.ndarray) -> np.ndarray:
+        """Backbone features after global average pooling, neither standardised nor normalised."""
+        batch = torch.from_numpy(block).to(self.device)
+        return self.encoder(normalise(batch, self.statistics)).float().cpu().numpy()
+
+
+class PixelSource:
+    """The pixels themselves, in [0, 1]; images above SIDE are reduced to SIDE x SIDE by averaging.
+
+    That bounds the features: at 224 pixels an image would have 150528.
+    """
+
+    path, epoch = Path("pixels"), None
+
+    def width(self, images: Images) -> int:
+        """Features per image F."""
+        return 3 * self.resolution(images) ** 2
+
+    def resolution(self, images: Images) -> int:
+        """Side at which images enter, pixels."""
+        return min(images.shape[1], SIDE)
+
+    def describe(self, block: np.ndarray) -> np.ndarray:
+        """Pixels of every image in one row."""
+        if block.shape[1] > SIDE:
+            small = (
+                Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BOX) for one in block
+            )
+            block = np.stack([np.asarray(one) for one in small])
+        return block.reshape(len(block), -1).astype(np.float32) / 255
+
+
+def _check_run(artefact: Artefact) -> None:
+    if artefact.stage != "pretrain-encoder":
+        raise ConfigError(
+            f"--encoder {artefact.manifest}: expected a run of pretrain-encoder, "
+            f"found one of {artefact.stage}"
+        )
 
 
 def open_frozen(artefact: Artefact, run: str, device: torch.device) -> FrozenEncoder:
@@ -48,49 +130,62 @@ def open_frozen(artefact: Artefact, run: str, device: torch.device) -> FrozenEnc
         ConfigError: If the artefact is another run's, or no pretraining run at all.
         DataError: If its weights are corrupt.
     """
-    if artefact.stage != "pretrain-encoder":
-        raise ConfigError(
-            f"--encoder {artefact.manifest}: expected a run of pretrain-encoder, "
-            f"found one of {artefact.stage}"
-        )
+    _check_run(artefact)
     if artefact.folder.name != run:
         raise ConfigError(
             f'--encoder {artefact.manifest}: holds run "{artefact.folder.name}", '
             f'but the spec judges "{run}"'
         )
-    encoder, statistics = load_encoder(artefact, device)
-    return FrozenEncoder(
-        encoder,
-        statistics,
-        device,
-        artefact.path(FILE),
-        run,
-        artefact.spec["dataset"],
-        artefact.spec["recipe"]["epochs"],
-    )
+    loaded = load_encoder(artefact, device)
+    spec = artefact.spec
+    place = artefact.path(FILE), run, spec["dataset"], spec["recipe"]["epochs"]
+    return FrozenEncoder(*loaded, device, *place)
 
 
-def batch_size_for(images: np.ndarray) -> int:
+def open_untrained(artefact: Artefact, device: torch.device) -> FrozenEncoder:
+    """Load the encoder of a run as it was before its first step; its normalisation is the run's.
+
+    Args:
+        artefact: Made by the stage pretrain-encoder.
+        device: Where features are computed.
+
+    Raises:
+        ConfigError: If the artefact is no pretraining run.
+        DataError: If its weights are corrupt.
+    """
+    _check_run(artefact)
+    loaded = load_encoder(artefact, device, untrained=True)
+    place = artefact.path(START), artefact.folder.name, artefact.spec["dataset"], None
+    return FrozenEncoder(*loaded, device, *place)
+
+
+def batch_size_for(images: Images) -> int:
     """Images per forward pass, so that memory does not grow with resolution."""
     return max(1, min(LARGEST_BATCH, PIXELS // (images.shape[1] * images.shape[2])))
 
 
-@torch.inference_mode()
+def _blocks(images: Images, size: int) -> Iterable[np.ndarray]:
+    for start in range(0, len(images), size):
+        yield np.array(images[start : start + size])  # off the map
+
+
 def extract(
-    frozen: FrozenEncoder,
-    images: np.ndarray,
+    source: Source,
+    images: Images,
     batch_size: int,
     label: str,
     mirrored: bool = False,
+    into: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Backbone features after global average pooling, neither standardised nor normalised.
+    """Features of many images.
 
     Args:
-        frozen: From `open_frozen`.
-        images: uint8 (N, H, W, 3); may be memory-mapped, one batch is copied at a time.
+        source: From `open_frozen`, for example.
+        images: uint8 (N, H, W, 3); mapped or encoded, one batch is read at a time.
         batch_size: Images per forward pass; changes features by rounding only.
         label: What the progress line says.
         mirrored: Flip every image left to right first.
+        into: Where features go, float32 (N, F); without it, a new array.
 
     Returns:
         float32 (N, F), in the order of `images`.
@@ -98,15 +193,17 @@ def extract(
     Raises:
         DataError: If a feature is not finite, which means that the pretraining diverged.
     """
-    found = np.empty((len(images), frozen.encoder.features), np.float32)
+    if into is None:
+        into = np.empty((len(images), source.width(images)), np.float32)
+    done = 0
     with Progress(label, len(images), "image") as progress:
-        for start in range(0, len(images), batch_size):
-            block = np.array(images[start : start + batch_size])  # (B, H, W, 3), off the map
-            batch = torch.from_numpy(block).to(frozen.device)
-            batch = batch.flip(2) if mirrored else batch
-            features = frozen.encoder(normalise(batch, frozen.statistics))  # (B, F)
-            found[start : start + len(block)] = features.float().cpu().numpy()
+        for block in _blocks(images, batch_size):
+            found = source.describe(block[:, :, ::-1].copy() if mirrored else block)
+            if not np.isfinite(found).all():
+                raise DataError(
+                    f"{source.path}: gives features that are not finite; retrain this run"
+                )
+            into[done : done + len(block)] = found
+            done += len(block)
             progress.step(len(block))
-    if not np.isfinite(found).all():
-        raise DataError(f"{frozen.path}: gives features that are not finite; retrain this run")
-    return found
+    return into

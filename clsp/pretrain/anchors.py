@@ -1,4 +1,4 @@
-"""The training images, once on the device for the whole run, and their order in each epoch."""
+"""The training images of a run, what is known of them, and their order in each epoch."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsp.data.prepared import Prepared
+from clsp.data.catalog import UNLABELLED
+from clsp.data.prepared import Prepared, Split
+from clsp.data.stores import Store, open_store
 from clsp.runtime.errors import DataError
 from clsp.runtime.rng import numpy_stream
 
@@ -16,41 +18,55 @@ class Anchors:
     """Training split of a prepared dataset.
 
     Attributes:
-        images: uint8 (N, H, W, 3) on the training device.
+        store: Gives crops of the images.
         dataset: Where they come from; a bank is checked against it.
+        device: Where training happens.
         labels: int64 (N,) on the device for methods and sources that use labels, else None.
         groups: int64 (N,) on the device for sources that use group ids, else None.
     """
 
-    images: Tensor
+    store: Store
     dataset: Prepared
+    device: torch.device
     labels: Tensor | None = None
     groups: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.store)
+
+
+def _all_labels(split: Split, kind: str) -> np.ndarray:
+    unlabelled = int((split.labels == UNLABELLED).sum())
+    if unlabelled:
+        raise DataError(
+            f"{unlabelled} of the {len(split)} training images of this dataset of kind {kind} have "
+            "no label; a method or positive source that uses labels needs all of them"
+        )
+    return split.labels
 
 
 def load_anchors(
     dataset: Prepared, device: torch.device, labels: bool = False, groups: bool = False
 ) -> Anchors:
-    """Copy the training images to the device (0.15 GB for CIFAR), and labels or groups if asked.
+    """Open the training images, and copy labels or groups to the device if asked.
 
     Raises:
-        DataError: If groups are asked for and the dataset has none.
+        DataError: If groups are asked for and the dataset has none, labels are asked for and some
+            images have none, or the dataset is multi-label.
     """
-    split = dataset.split("train")
-    images = torch.from_numpy(np.array(split.images))
-    classes = torch.from_numpy(np.array(split.labels)).to(device) if labels else None
+    split, kind = dataset.split("train"), dataset.card["kind"]
+    if dataset.multilabel:
+        raise DataError(f"a dataset of kind {kind} is multi-label: it can be transferred to alone")
+    classes = torch.from_numpy(np.array(_all_labels(split, kind))).to(device) if labels else None
     ids = None
     if groups:
         if dataset.groups is None:
             raise DataError(
-                f"dataset of kind {dataset.card['kind']} has no group ids; an image_folder gets "
+                f"dataset of kind {kind} has no group ids; an image_folder gets "
                 "them from a CSV named by its key groups"
             )
         ids = torch.from_numpy(dataset.groups).to(device)
-    return Anchors(images.to(device), dataset, classes, ids)
+    return Anchors(open_store(split.images, device), dataset, device, classes, ids)
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:

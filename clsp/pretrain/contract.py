@@ -35,6 +35,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Positive:
+    """What a positive source shows beside each anchor: one of the two.
+
+    Attributes:
+        rows: Numbers of training images, int64 (B,), on the device.
+        images: Other images, uint8 (B, H, W, 3), on the device; of any size.
+    """
+
+    rows: Tensor | None = None
+    images: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Moment:
     """Where in the run a step is; everything counts from 0."""
 
@@ -129,7 +142,7 @@ class Source(Protocol):
             DataError: If the artefact belongs to another dataset or split.
         """
 
-    def batch(self, index: Tensor, epoch: int) -> Tensor | None:
+    def batch(self, index: Tensor, epoch: int) -> Positive | None:
         """Positives of a batch, not augmented yet.
 
         Args:
@@ -137,6 +150,6 @@ class Source(Protocol):
             epoch: From 0.
 
         Returns:
-            uint8 (B, H, W, 3) on the anchors' device, or None; row i depends on the seed,
-            index[i] and epoch only.
+            Training images by their numbers, or other images; None for no positive. Entry i
+            depends on the seed, index[i] and epoch only.
         """

@@ -12,12 +12,13 @@ from clsp.config.schema import RunSpec
 from clsp.data.prepared import open_prepared
 from clsp.models.encoder import save_encoder
 from clsp.pretrain.anchors import epoch_order
-from clsp.pretrain.contract import Step
+from clsp.pretrain.contract import Batch, Step
+from clsp.pretrain.feed import Feed
 from clsp.pretrain.journal import Journal
 from clsp.pretrain.losses.alignment import alignment
 from clsp.pretrain.optim import set_learning_rates
 from clsp.pretrain.resume import Position, Resume, snapshot
-from clsp.pretrain.setup import Setup, load_batch, set_up
+from clsp.pretrain.setup import Setup, set_up
 from clsp.pretrain.watch import Watch, watched
 from clsp.runtime.canonical import sha256_array, sha256_json
 from clsp.runtime.checkpoint import save_tensors, tensors_sha256
@@ -71,7 +72,7 @@ def gradient_norm(setup: Setup) -> Tensor:
     return torch.stack(torch._foreach_norm(grads)).norm()
 
 
-def train_step(setup: Setup, index: Tensor, step: int) -> Taken:
+def train_step(setup: Setup, batch: Batch, step: int) -> Taken:
     """One optimizer step.
 
     Raises:
@@ -80,7 +81,7 @@ def train_step(setup: Setup, index: Tensor, step: int) -> Taken:
     moment = setup.moment(step)
     hook = getattr(setup.method, "before_step", None)
     known = hook(moment) if hook else {}
-    done = setup.method.step(load_batch(setup, index, moment.epoch))
+    done = setup.method.step(batch)
     parts = objective(done, setup.spec.alignment_weight)
     setup.optimizer.zero_grad(set_to_none=True)
     parts["loss"].backward()
@@ -108,8 +109,8 @@ class Course:
     journal: Journal
     resume: Resume
 
-    def advance(self, index: Tensor) -> Taken:
-        """Take one step on the given anchors and log it; `position` moves along.
+    def advance(self, batch: Batch) -> Taken:
+        """Take one step on the given batch and log it; `position` moves along.
 
         Raises:
             DivergedError: If the step diverges, naming the last good state.
@@ -119,10 +120,10 @@ class Course:
             setup.optimizer, setup.spec.recipe, position.step, setup.per_epoch
         )
         try:
-            taken = train_step(setup, index, position.step)
+            taken = train_step(setup, batch, position.step)
         except DivergedError as error:
             raise DivergedError(f"{error}; {self.resume.kept}") from None
-        scalars = {**taken.scalars, **self.watch.each_step(taken.done, index)}
+        scalars = {**taken.scalars, **self.watch.each_step(taken.done, batch.index)}
         if (position.step + 1) % setup.per_epoch == 0:
             scalars |= self.watch.each_epoch(taken.done)
         known = {"epoch": setup.moment(position.step).epoch, "lr": rate, **taken.known}
@@ -152,14 +153,12 @@ class Course:
             DivergedError: If a step diverges.
         """
         setup, position, spec = self.setup, self.position, self.setup.spec
-        batch, device = spec.recipe.batch_size, setup.anchors.images.device
+        feed = Feed(setup)
         label = f"pretrain {spec.dataset} {spec.method} {spec.positives} s{spec.seed}"
         with Progress(label, setup.steps, "step", position.step) as bar:
             for epoch in range(position.step // setup.per_epoch, spec.recipe.epochs):
-                order = epoch_order(len(setup.anchors), spec.seed, epoch)
-                order = torch.from_numpy(order).to(device)
-                for number in range(position.step % setup.per_epoch, setup.per_epoch):
-                    taken = self.advance(order[number * batch : (number + 1) * batch])
+                while position.step < (epoch + 1) * setup.per_epoch:
+                    taken = self.advance(feed.batch(position.step))
                     self.keep()
                     bar.step(1, **({"loss": taken.scalars["loss"].item()} if bar.due() else {}))
                 self.journal.flush()

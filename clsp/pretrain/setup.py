@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from clsp.config.labels import spec_uses_labels
 from clsp.config.recipe import Normalisation
 from clsp.config.schema import METHODS, POSITIVES, RunSpec
 from clsp.config.strict import parse
 from clsp.data.prepared import Prepared
-from clsp.data.views import make_views
-from clsp.models.encoder import Encoder, normalise
+from clsp.models.encoder import Encoder
 from clsp.pretrain.anchors import Anchors, load_anchors
-from clsp.pretrain.contract import Batch, Method, Moment, Source
+from clsp.pretrain.contract import Method, Moment, Source
 from clsp.pretrain.optim import build_optimizer
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.manifest import Artefact
@@ -106,7 +104,8 @@ def set_up(
 
     Raises:
         ConfigError: If the batch is larger than the data, or options do not fit.
-        DataError: If the bank or pairs belong to another dataset, or group ids are missing.
+        DataError: If the bank or pairs belong to another dataset, group ids or labels are missing,
+            or the dataset is multi-label.
     """
     groups = settings_class(POSITIVES, spec.positives).uses_groups
     anchors = load_anchors(dataset, device, any(spec_uses_labels(spec).values()), groups)
@@ -126,46 +125,3 @@ def set_up(
     optimizer = build_optimizer(method, spec.recipe)
     view_key = key_of(spec.seed, "view")
     return Setup(spec, anchors, source, method, optimizer, statistics, view_key)
-
-
-def _views(setup: Setup, images: Tensor, index: Tensor, epoch: int, numbers: list[int]) -> Tensor:
-    """Views of images that are stacked view by view; `numbers` are the views' own."""
-    recipe = setup.spec.recipe
-    second = numbers == [1]  # on its own only where its pipeline differs
-    view = torch.tensor(numbers, device=index.device).repeat_interleave(len(index))
-    return make_views(
-        images,
-        index.repeat(len(numbers)),
-        epoch,
-        view,
-        setup.view_key,
-        recipe.second_view if second else recipe.views,
-    )
-
-
-def load_batch(setup: Setup, index: Tensor, epoch: int) -> Batch:
-    """Views 1 and 2 of the anchors and the positive, which passes the pipeline of view 1.
-
-    Args:
-        setup: Gives images, source and pipeline.
-        index: Numbers of the anchors, int64 (B,).
-        epoch: From 0.
-
-    Returns:
-        Normalised views and positive, (B, 3, H, W) each; labels only for a method that uses them.
-    """
-    anchors = setup.anchors.images[index]  # uint8 (B, H, W, 3)
-    positive = setup.source.batch(index, epoch)
-    more = [] if positive is None else [positive]
-    if setup.spec.recipe.second_view is None:
-        numbers = [0, 1, 2][: 2 + len(more)]
-        shown = torch.cat([anchors, anchors, *more])
-        views = list(_views(setup, shown, index, epoch, numbers).chunk(len(numbers)))
-    else:
-        numbers = [0, 2][: 1 + len(more)]
-        first = _views(setup, torch.cat([anchors, *more]), index, epoch, numbers)
-        views = list(first.chunk(len(numbers)))
-        views.insert(1, _views(setup, anchors, index, epoch, [1]))
-    views = [normalise(view, setup.statistics) for view in views]
-    labels = setup.anchors.labels[index] if spec_uses_labels(setup.spec)["method"] else None
-    return Batch(views[:2], views[2] if more else None, index, labels)

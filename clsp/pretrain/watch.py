@@ -81,12 +81,14 @@ class Watch:
     def each_step(self, done: Step, index: Tensor) -> dict[str, Tensor]:
         """Spread of the embedding and, where neighbours were taken, how many share the class.
 
-        The share counts neighbours that are embeddings of an image, not a queue's random start.
+        The share counts neighbours that are embeddings of an image, not a queue's random start,
+        where both images have a label.
         """
         values = {"embedding_std": embedding_spread(watched(done))}
         if done.neighbours is not None:
-            real = (done.neighbours >= 0) & (self.labels[index] >= 0)[:, None]
-            same = self.labels[done.neighbours.clamp_min(0)] == self.labels[index][:, None]
+            own, theirs = self.labels[index][:, None], self.labels[done.neighbours.clamp_min(0)]
+            real = (done.neighbours >= 0) & (own >= 0) & (theirs >= 0)
+            same = theirs == own
             values["neighbour_label_share"] = (same & real).sum() / real.sum().clamp_min(1)
         return values
 

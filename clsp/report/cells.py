@@ -26,11 +26,11 @@ class Cell:
         mark: Footnote mark of the column, or nothing.
         unit: "percent" or "rank".
         protocol: Protocol of the numbers behind it; with `variant` and `tasks` it finds them.
-        metric: "top1" or "mean_per_class"; empty if no run is there.
+        metric: "top1", "mean_per_class" or "map11"; empty if no run is there.
         mean: Mean over seeds, None if none is there.
         std: Sample standard deviation over seeds (n - 1), None below two.
         n: Seeds that are there.
-        expected: Seeds that params.yaml asks for.
+        expected: Seeds that params.yaml asks for; 0 where the row has no such number.
         published: The published number, percent.
         difference: Ours minus the published one, points.
         runs: Slugs of the runs behind it, separated by spaces.
@@ -71,6 +71,8 @@ class Cell:
     @property
     def text(self) -> str:
         """The cell as people read it: mean ± std (n), or a dash with the count that is missing."""
+        if self.expected == 0:
+            return DASH
         if self.mean is None:
             return f"{DASH} ({self.n} of {self.expected})"
         digits = 2 if self.unit == "percent" else 1

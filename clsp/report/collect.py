@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clsp.config.floors import Floor, expand_floors
 from clsp.config.grid import Run, expand_runs
-from clsp.config.plan import pretrain_job, probe_job, transfer_job
+from clsp.config.plan import judging_jobs, pretrain_job
 from clsp.config.schema import Params
 from clsp.config.variation import number
 from clsp.report.escape import write_csv
@@ -34,6 +35,7 @@ COLUMNS = (
     "correct",
     "total",
     "selected_on",
+    "converged",
     "epoch",
     "manifest",
     "manifest_sha256",
@@ -44,8 +46,18 @@ COLUMNS = (
     "status",
 )
 
+# What has to be current for a number to count: the encoder that params.yaml asks for now.
+READS = {
+    "probe-encoder": ("pretrain-encoder", "extract-features"),
+    "probe-transfer": ("pretrain-encoder", "extract-features"),
+    "probe-few-shot": ("pretrain-encoder", "extract-features"),
+    "fine-tune-encoder": ("pretrain-encoder",),
+}
+
 Row = dict[str, Any]
 Name = tuple[str, str, str]  # dataset, encoder and label: what names a row of a table
+Key = tuple[str, str, str]  # task, protocol and variant: what names a number of a run or floor
+Judged = Run | Floor
 
 
 def ordinary_runs(params: Params) -> list[Run]:
@@ -53,38 +65,73 @@ def ordinary_runs(params: Params) -> list[Run]:
     return [run for run in expand_runs(params).values() if not run.variation]
 
 
-def runs_by_name(params: Params) -> dict[Name, list[Run]]:
-    """The runs behind every row that some table may have, one per seed."""
-    found: dict[Name, list[Run]] = {}
-    for run in expand_runs(params).values():
-        for label in run.names:
-            name = (str(run.axes["dataset"]), str(run.axes["encoder"]), label)
-            found.setdefault(name, []).append(run)
+def all_judged(params: Params) -> dict[str, Judged]:
+    """Everything that is judged, by slug: runs, then floors."""
+    return {**expand_runs(params), **expand_floors(params)}
+
+
+def row_name(judged: Judged) -> Name:
+    """Dataset, encoder and label of a run or floor."""
+    if isinstance(judged, Floor):
+        return judged.dataset, judged.encoder, judged.label
+    return str(judged.axes["dataset"]), str(judged.axes["encoder"]), judged.label
+
+
+def runs_by_name(params: Params) -> dict[Name, list[Judged]]:
+    """The runs or floors behind every row that some table may have, one per seed."""
+    found: dict[Name, list[Judged]] = {}
+    for judged in all_judged(params).values():
+        dataset, encoder, label = row_name(judged)
+        for printed in judged.names if isinstance(judged, Run) else [label]:
+            found.setdefault((dataset, encoder, printed), []).append(judged)
     return found
 
 
-def expected_numbers(run: Run) -> dict[str, list[tuple[str, str, str]]]:
-    """The numbers a run must yield, as stage -> [(task, protocol, variant)]."""
-    dataset = run.spec.dataset
+def _probed(run: Run) -> dict[str, list[Key]]:
+    """The numbers that only runs yield."""
+    dataset = run.judged_on
     probed = [(dataset, "linear", ""), (dataset, "knn", "")]
     if run.probe.knn.best_of:
         probed.append((dataset, "knn", "best_of_k"))
     numbers = {"probe-encoder": probed}
-    if run.transfer is not None:
-        numbers["probe-transfer"] = [(task, "transfer", "") for task in run.transfer.datasets]
+    if run.fine_tune is not None:
+        tasks = run.fine_tune.datasets
+        numbers["fine-tune-encoder"] = [(task, "fine_tune", "") for task in tasks]
     return numbers
 
 
-def current_artefacts(run: Run, records: Records) -> dict[str, Artefact]:
-    """The run's artefacts whose spec is what params.yaml asks for now, by stage."""
-    jobs = [pretrain_job(run), probe_job(run), transfer_job(run)]
+def expected_numbers(judged: Judged) -> dict[str, list[Key]]:
+    """The numbers a run or floor must yield, as stage -> [(task, protocol, variant)]."""
+    numbers = _probed(judged) if isinstance(judged, Run) else {}
+    if judged.transfer is not None:
+        tasks = judged.transfer.datasets
+        numbers["probe-transfer"] = [(task, "transfer", "") for task in tasks]
+    if judged.few_shot is not None:
+        asked = judged.few_shot
+        numbers["probe-few-shot"] = [
+            (task, "few_shot", point) for task in asked.datasets for point in asked.few_shot.points
+        ]
+    return numbers
+
+
+def current_artefacts(judged: Judged, records: Records) -> dict[str, Artefact]:
+    """Artefacts of a run or floor whose spec is what params.yaml asks for now, by stage."""
+    jobs = [pretrain_job(judged)] if isinstance(judged, Run) else []
     found = {
-        job.stage: records.current(job.stage, job.name, job.spec) for job in jobs if job is not None
+        job.stage: records.current(job.stage, job.name, job.spec)
+        for job in [*jobs, *judging_jobs(judged)]
     }
     return {stage: artefact for stage, artefact in found.items() if artefact is not None}
 
 
-def results_of(artefact: Artefact) -> dict[tuple[str, str, str], dict[str, Any]]:
+def counted(judged: Judged, stage: str, artefacts: dict[str, Artefact]) -> Artefact | None:
+    """The artefact of a judging stage, if what it judged is what params.yaml asks for."""
+    own = isinstance(judged, Run)
+    reads = [name for name in READS[stage] if own or name != "pretrain-encoder"]
+    return artefacts.get(stage) if all(name in artefacts for name in reads) else None
+
+
+def results_of(artefact: Artefact) -> dict[Key, dict[str, Any]]:
     """The result records of a probe, by (task, protocol, variant)."""
     records = artefact.predicate["facts"].get("results", [])
     return {(r["task"], r["protocol"], r["variant"]): r for r in records}
@@ -102,26 +149,43 @@ def _origin(artefact: Artefact, records: Records) -> Row:
     }
 
 
-def _rows(run: Run, records: Records) -> Iterator[Row]:
-    artefacts = current_artefacts(run, records)
-    common = {
-        **run.axes,
-        "run": run.slug,
-        "label": run.label,
-        "variation": " ".join(f"{name}={number(v)}" for name, v in run.variation.items()),
-        "recipe": run.spec.recipe.family,
-        "uses_labels": "yes" if run.label_users else "no",
+def _about(judged: Judged) -> Row:
+    """The columns that every number of a run or floor shares; a floor has no method."""
+    if isinstance(judged, Floor):
+        dataset, encoder, label = row_name(judged)
+        place = {"dataset": dataset, "encoder": encoder, "method": "", "positives": ""}
+        rest = {"label": label, "variation": "", "recipe": "", "uses_labels": "no"}
+        return {**place, **rest, "run": judged.slug, "seed": judged.seed}
+    return {
+        **judged.axes,
+        "run": judged.slug,
+        "label": judged.label,
+        "variation": " ".join(f"{name}={number(v)}" for name, v in judged.variation.items()),
+        "recipe": judged.spec.recipe.family,
+        "uses_labels": "yes" if judged.label_users else "no",
     }
-    # A probe counts only if the encoder it judged is the one params.yaml asks for.
-    trained = "pretrain-encoder" in artefacts
-    for stage, numbers in expected_numbers(run).items():
-        artefact = artefacts.get(stage) if trained else None
+
+
+def _converged(record: dict[str, Any]) -> str:
+    """Whether the fit, or every fit, behind a number converged; empty where nothing is fitted."""
+    found = record["selection"].get("converged")
+    if not isinstance(found, bool):
+        return ""
+    return "yes" if found else "no"
+
+
+def _rows(judged: Judged, records: Records) -> Iterator[Row]:
+    artefacts, common = current_artefacts(judged, records), _about(judged)
+    for stage, numbers in expected_numbers(judged).items():
+        artefact = counted(judged, stage, artefacts)
         results = results_of(artefact) if artefact else {}
         origin = _origin(artefact, records) if artefact else {}
         for task, protocol, variant in numbers:
             key = {"task": task, "protocol": protocol, "variant": variant}
             record = results.get((task, protocol, variant))
             fields = {c: record.get(c) for c in COLUMNS if c in record} if record else {}
+            if record:
+                fields["converged"] = _converged(record)
             known = {**fields, **common, **(origin if record else {}), **key}
             yield {c: known.get(c) for c in COLUMNS} | {"status": "done" if record else "missing"}
 
@@ -129,7 +193,7 @@ def _rows(run: Run, records: Records) -> Iterator[Row]:
 def build_frame(params: Params, root: Path) -> list[Row]:
     """One row per expected number, in the order of params.yaml; missing ones have no value."""
     records = Records(root)
-    return [row for run in expand_runs(params).values() for row in _rows(run, records)]
+    return [row for judged in all_judged(params).values() for row in _rows(judged, records)]
 
 
 def frame_csv(rows: list[Row]) -> str:

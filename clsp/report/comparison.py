@@ -24,7 +24,7 @@ def check_recipes(params: Params, frame: pd.DataFrame) -> None:
     """
     if params.comparison.recipes == "mixed":
         return
-    for dataset, rows in frame.groupby("dataset", sort=False):
+    for dataset, rows in frame[frame["method"] != ""].groupby("dataset", sort=False):  # no floors
         families = list(rows["recipe"].unique())
         if len(families) > 1:
             raise ConfigError(
@@ -55,7 +55,8 @@ def comparison_notes(params: Params, shown: Iterable[Name]) -> list[str]:
     mixed: dict[str, dict[str, dict[str, None]]] = {}  # dataset -> family -> labels
     for name in shown:
         dataset, _, label = name
-        mixed.setdefault(dataset, {}).setdefault(known[name], {})[label] = None
+        if name in known:  # floors follow no recipe
+            mixed.setdefault(dataset, {}).setdefault(known[name], {})[label] = None
         marked |= label.endswith(MARK)
     notes = [LABELS] if marked else []
     for dataset, families in mixed.items():

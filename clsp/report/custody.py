@@ -4,18 +4,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from clsp.config.grid import Run, expand_runs
+from clsp.config.floors import Floor
 from clsp.config.plan import banks_needed, datasets_needed, expected_jobs, pairs_needed
 from clsp.config.schema import Params
-from clsp.report.collect import current_artefacts, expected_numbers, results_of
+from clsp.report.collect import (
+    Judged,
+    Key,
+    all_judged,
+    counted,
+    current_artefacts,
+    expected_numbers,
+    results_of,
+    row_name,
+)
 from clsp.report.records import SHARD, Records, manifest_digest, name_of, shard_of
 from clsp.runtime.canonical import read_json, sha256_json
 from clsp.runtime.manifest import Artefact
 
 STAGES = {
     "pretrain-encoder": "pretraining",
+    "extract-features": "features",
     "probe-encoder": "linear probe and kNN",
+    "fine-tune-encoder": "fine-tuning",
     "probe-transfer": "transfer",
+    "probe-few-shot": "few-shot curves",
 }
 
 
@@ -52,9 +64,10 @@ class Number:
 
 @dataclass(frozen=True)
 class Custody:
-    """Everything behind the numbers of one run."""
+    """Everything behind the numbers of one run or floor."""
 
-    run: Run
+    slug: str
+    seed: int
     steps: list[Step]
     numbers: list[Number]
     inputs: list[tuple[str, str]]  # (file, sha256) that pretraining read
@@ -64,11 +77,11 @@ class Custody:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only in their seed: one row of a table."""
+    """Runs or floors that differ only in their seed: one row of a table."""
 
     anchor: str
     title: str
-    ordinary: bool  # no grid varied anything: a method on its own, not a step of an ablation
+    kind: str  # "method"; "step" of an ablation; "floor"
     runs: list[Custody] = field(default_factory=list)
 
 
@@ -97,7 +110,7 @@ def _step(title: str, artefact: Artefact, records: Records) -> Step:
     )
 
 
-def _number(key: tuple[str, str, str], artefact: Artefact | None) -> Number:
+def _number(key: Key, artefact: Artefact | None) -> Number:
     task, protocol, variant = key
     name = " ".join(filter(None, (protocol, variant.replace("_", " "), task)))
     record = results_of(artefact).get(key) if artefact else None
@@ -123,13 +136,13 @@ def _short(uri: str) -> str:
     return "/".join(uri.split("/")[-3:])
 
 
-def _custody(run: Run, records: Records) -> Custody:
-    artefacts = current_artefacts(run, records)
+def _custody(judged: Judged, records: Records) -> Custody:
+    artefacts, expected = current_artefacts(judged, records), expected_numbers(judged)
     trained = artefacts.get("pretrain-encoder")
     steps = [_step(t, artefacts[s], records) for s, t in STAGES.items() if s in artefacts]
     numbers = [
-        _number(key, artefacts.get(stage) if trained else None)
-        for stage, keys in expected_numbers(run).items()
+        _number(key, counted(judged, stage, artefacts))
+        for stage, keys in expected.items()
         for key in keys
     ]
     inputs, outputs = [], []
@@ -137,9 +150,11 @@ def _custody(run: Run, records: Records) -> Custody:
         used = trained.predicate["resolvedDependencies"]
         inputs = [(_short(d["uri"]), d["digest"]["sha256"]) for d in used]
         outputs = [(name, s["digest"]["sha256"]) for name, s in trained.subjects.items()]
-    wanted = ["pretrain-encoder", *expected_numbers(run)]
+    own = [] if isinstance(judged, Floor) else ["pretrain-encoder"]
+    wanted = [*own, "extract-features", *expected]
     missing = [STAGES[stage] for stage in wanted if stage not in artefacts]
-    return Custody(run, steps, numbers, inputs, outputs, missing)
+    seed = judged.seed if isinstance(judged, Floor) else judged.spec.seed
+    return Custody(judged.slug, seed, steps, numbers, inputs, outputs, missing)
 
 
 def group_anchor(dataset: str, encoder: str, label: str) -> str:
@@ -148,15 +163,21 @@ def group_anchor(dataset: str, encoder: str, label: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
 
 
+def _kind(judged: Judged) -> str:
+    if isinstance(judged, Floor):
+        return "floor"
+    return "step" if judged.variation else "method"
+
+
 def build_groups(params: Params, records: Records) -> list[Group]:
-    """Every run of params.yaml with its custody, grouped as tables group them."""
+    """Every run and floor of params.yaml with its custody, grouped as tables group them."""
     groups: dict[str, Group] = {}
-    for run in expand_runs(params).values():
-        axes = (str(run.axes["dataset"]), str(run.axes["encoder"]), run.label)
-        anchor = group_anchor(*axes)
-        title = f"{axes[2]} on {axes[0]}, {axes[1]}"
-        group = groups.setdefault(anchor, Group(anchor, title, not run.variation))
-        group.runs.append(_custody(run, records))
+    for judged in all_judged(params).values():
+        dataset, encoder, label = row_name(judged)
+        anchor = group_anchor(dataset, encoder, label)
+        title = f"{label} on {dataset}, {encoder}"
+        group = groups.setdefault(anchor, Group(anchor, title, _kind(judged)))
+        group.runs.append(_custody(judged, records))
     return list(groups.values())
 
 

@@ -21,6 +21,7 @@ from clsp.report.custody import (
     build_pairs,
     group_anchor,
 )
+from clsp.report.leakage import build_leakage
 from clsp.report.records import Records
 from clsp.runtime.canonical import sha256_json
 from clsp.runtime.errors import ConfigError
@@ -151,6 +152,7 @@ def render_page(
         cards=build_cards(params, records),
         banks=build_banks(params, records),
         pairs=build_pairs(params, records),
+        leakage=build_leakage(params, records),
         environments=build_environments(params, records),
         deviations=read_deviations(deviations),
         limits=LIMITS,

@@ -36,10 +36,11 @@ class Dependency(Shape):
 
 
 class Predictions(Shape):
-    """Where a result's logits are."""
+    """Where a result's predictions are: logits, or predicted classes."""
 
     file: str
-    logits: str
+    logits: str = ""
+    predicted: str = ""
     labels: str
     rows: str
 

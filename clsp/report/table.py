@@ -30,11 +30,13 @@ def read_frame(text: str) -> pd.DataFrame:
         "label",
         "dataset",
         "encoder",
+        "method",
         "task",
         "protocol",
         "variant",
         "value",
         "status",
+        "converged",
         "variation",
         "recipe",
         "uses_labels",
@@ -185,7 +187,7 @@ def render_table(
     built, texts = render(spec, table, text, published)
     for path, ending in ((csv, "csv"), (md, "md"), (tex, "tex")):
         write_atomic(path, texts[ending])
-    missing = sum(cell.mean is None for cell in built.cells)
+    missing = sum(cell.mean is None and cell.expected > 0 for cell in built.cells)
     return Outcome(
         counters={"cells": len(built.cells), "missing": missing},
         facts={

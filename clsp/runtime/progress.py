@@ -8,6 +8,7 @@ from typing import IO
 from tqdm import tqdm
 
 EVERY = 15.0  # seconds between plain lines
+BYTES = "B"  # a unit that is shown in kB, MB and GB
 
 
 def _terminal() -> IO[str] | None:
@@ -22,13 +23,18 @@ def _terminal() -> IO[str] | None:
         return None
 
 
+def _amount(count: float) -> str:
+    """Bytes, in a unit that people read."""
+    return f"{tqdm.format_sizeof(count)}B"
+
+
 class Progress:
     """Counts steps of one job. Use as a context manager and call `step`.
 
     Args:
         label: What is being done, for example "pretrain digits.tiny.simclr.none.s0".
-        total: Steps in all.
-        unit: Name of a step, for example "step" or "image".
+        total: Steps in all; 0 if that is not known.
+        unit: Name of a step, for example "step" or "image"; "B" for bytes.
         done: Steps already done by an earlier attempt.
     """
 
@@ -38,10 +44,11 @@ class Progress:
         self.started = self.told = time.monotonic()
         stream = _terminal()
         self.bar = stream and tqdm(
-            total=total,
+            total=total or None,
             initial=done,
             desc=label,
             unit=unit,
+            unit_scale=unit == BYTES,
             file=stream,
             leave=False,
             mininterval=0.5,
@@ -66,11 +73,16 @@ class Progress:
 
     def _tell(self, now: float, values: dict[str, float]) -> None:
         rate = (self.done - self.begun_at) / max(now - self.started, 1e-9)
-        left = (self.total - self.done) / max(rate, 1e-9)
         shown = "".join(f", {k} {v:.4g}" for k, v in values.items())
+        known = self.total and rate > 0
+        left = f", {(self.total - self.done) / rate:.0f} s left" if known else ""
+        if self.unit == BYTES:
+            counted = f"{_amount(self.done)} of {_amount(self.total) if self.total else '?'}"
+            pace = f"{_amount(rate)}/s"
+        else:
+            counted, pace = f"{self.unit} {self.done} of {self.total}", f"{rate:.1f} {self.unit}/s"
         print(
-            f"{self.label}: {self.unit} {self.done} of {self.total}{shown}, "
-            f"{rate:.1f} {self.unit}/s, {left:.0f} s left",
+            f"{self.label}: {counted}{shown}, {pace}{left}",
             file=sys.stderr,
             flush=True,
         )

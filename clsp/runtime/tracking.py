@@ -30,6 +30,8 @@ MIRRORED = (
     "mine-pairs",
     "probe-encoder",
     "probe-transfer",
+    "probe-few-shot",
+    "fine-tune-encoder",
 )
 FIRST, EVERY = 20.0, 15.0  # seconds until the first live update, and between updates
 LIMIT = 1000  # points per call that MLflow accepts

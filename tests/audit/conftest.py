@@ -3,15 +3,27 @@
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 from faults import Tree
-from results_tree import LABELLED, PAIRED, TreeBuilder, tiny_params
+from results_tree import JUDGED, LABELLED, PAIRED, TreeBuilder, tiny_params
 
+from clsp.config.load import read_yaml
 from clsp.config.plan import Job
 from clsp.config.schema import Params
+from clsp.report import page, published
 from clsp.runtime.tracking import flatten
+
+PARSED = cache(read_yaml)
+
+
+@pytest.fixture(autouse=True)
+def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing the repository's own YAML takes longer than the rest of a tiny audit."""
+    for module in (page, published):
+        monkeypatch.setattr(module, "read_yaml", PARSED)
 
 
 def _mirror_into(store: Path):
@@ -74,6 +86,12 @@ def original_paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def original_judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same by every protocol, with floors and an image that is trained on and tested."""
+    return _build(tmp_path_factory.mktemp("judged"), tiny_params(**JUDGED))
+
+
+@pytest.fixture(scope="session")
 def original_labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same again, with pairs that a run with labels judged, and several recipes."""
     return _build(tmp_path_factory.mktemp("labelled"), tiny_params(**LABELLED))
@@ -89,6 +107,12 @@ def tree(original: Path, tmp_path: Path) -> Tree:
 def paired_tree(original_paired: Path, tmp_path: Path) -> Tree:
     """A copy of the tree with pairs that the test may damage; audit it with PAIRED."""
     return _copy(original_paired, tmp_path)
+
+
+@pytest.fixture
+def judged_tree(original_judged: Path, tmp_path: Path) -> Tree:
+    """A copy of the tree with every protocol that the test may damage; audit it with JUDGED."""
+    return _copy(original_judged, tmp_path)
 
 
 @pytest.fixture

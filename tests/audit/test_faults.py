@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from auditing import audit, ids
 from faults import FAULTS, RUN, Tree, flip_bit
-from results_tree import PAIRED
+from results_tree import JUDGED, PAIRED
+
+CHANGES: dict[str, dict[str, Any]] = {"": {}, "paired": PAIRED, "judged": JUDGED}
 
 
 def state(base: Path) -> dict[str, tuple[str, int]]:
@@ -37,11 +39,11 @@ def test_fault(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     fault = FAULTS[name]
-    tree = request.getfixturevalue("paired_tree" if fault.paired else "tree")
+    tree = request.getfixturevalue(f"{fault.within}_tree" if fault.within else "tree")
     fault.inject(tree)
     before = state(tmp_path)
     out = tmp_path / "elsewhere" / "audit.json"
-    code, record = audit(tree, out, **(PAIRED if fault.paired else {}))
+    code, record = audit(tree, out, **CHANGES[fault.within])
     assert ids(record) == fault.checks, [f["message"] for f in record["findings"]]
     assert code == fault.code
     for finding in record["findings"]:

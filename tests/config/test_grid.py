@@ -72,8 +72,11 @@ def test_expected_jobs_count_every_stage(demo):
         "generate-shard": demo.shards,
         "gather-bank": 1,
         "pretrain-encoder": 15,
+        "count-duplicates": 1,
+        "extract-features": 19,
         "probe-encoder": 15,
-        "probe-transfer": 15,
+        "probe-transfer": 19,
+        "probe-few-shot": 19,
     }
 
 

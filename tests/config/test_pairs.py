@@ -75,7 +75,7 @@ def test_a_job_has_the_spec_and_the_code_of_mining(data):
 
 def test_more_neighbours_than_images_are_refused_before_training(data):
     data["pairs"]["digits.near"]["neighbours"] = 50
-    counts = {"digits": Counts(train=12, test=9, train_classes=3, test_classes=3)}
+    counts = {"digits": Counts(12, 9, 3, 3, 12)}
     lines = find_problems(load_params(data), 2, counts)
     assert (
         "pairs.digits.near.neighbours: 50 exceeds the 12 training images of dataset digits" in lines

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import torch
 from pairing import write_pairs
-from pretraining import NOTHING, make_prepared, make_spec, write_bank
+from pretraining import NOTHING, make_prepared, make_spec, take_step, write_bank
 
 from clsp.config.schema import METHODS, POSITIVES
 from clsp.data.prepared import Prepared
 from clsp.models.ema import Teacher
 from clsp.pretrain.contract import Batch
+from clsp.pretrain.feed import load_batch
 from clsp.pretrain.losses.alignment import alignment
 from clsp.pretrain.optim import set_learning_rates
 from clsp.pretrain.queue import Queue
 from clsp.pretrain.resume import snapshot
-from clsp.pretrain.run import objective, train_step
-from clsp.pretrain.setup import build_method, load_batch, set_up
+from clsp.pretrain.run import objective
+from clsp.pretrain.setup import build_method, set_up
 from clsp.runtime.registry import load, names, settings_class
 
 CPU = torch.device("cpu")
@@ -60,7 +61,7 @@ def run_steps(setup, first, last):
     for step in range(first, last):
         index = torch.arange(8) + step % 5
         set_learning_rates(setup.optimizer, setup.spec.recipe, step, setup.per_epoch)
-        taken = train_step(setup, index, step)
+        taken = take_step(setup, index, step)
         scalars = {name: float(value.detach()) for name, value in taken.scalars.items()}
         logged.append({**taken.known, **scalars})
     return logged

@@ -58,64 +58,73 @@ def open_source(prepared, artefacts):
     return opened
 
 
+def told(positive):
+    """What a source gave: numbers of training images, or images."""
+    assert (positive.rows is None) != (positive.images is None)
+    return positive.images if positive.rows is None else positive.rows
+
+
 @every_source
-def test_images_have_the_form_of_anchors(open_source, name):
-    batch = open_source(name).batch(torch.tensor([3, 0, 19]), 0)
+def test_a_positive_is_a_training_image_or_another_image(open_source, name):
+    positive = open_source(name).batch(torch.tensor([3, 0, 19]), 0)
     if name == "none":
-        assert batch is None
+        assert positive is None
         return
-    assert batch.shape == (3, 8, 8, 3)
-    assert batch.dtype == torch.uint8
+    shown = told(positive)
+    if positive.rows is not None:
+        assert shown.shape == (3,) and shown.dtype == torch.int64
+        assert int(shown.min()) >= 0 and int(shown.max()) < ANCHORS
+    else:
+        assert shown.shape == (3, 8, 8, 3) and shown.dtype == torch.uint8
 
 
 @every_source
 def test_a_positive_depends_on_seed_anchor_and_epoch_alone(open_source, name):
     source, index = open_source(name), torch.arange(ANCHORS)
-    whole = source.batch(index, 4)
-    if whole is None:
+    if source.batch(index, 4) is None:
         return
+    whole = told(source.batch(index, 4))
     order = torch.randperm(ANCHORS, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(5)
-    assert torch.equal(source.batch(order, 4), whole[order])
-    assert torch.equal(source.batch(index[7:8], 4), whole[7:8])
-    assert torch.equal(open_source(name).batch(index, 4), whole)
+    assert torch.equal(told(source.batch(order, 4)), whole[order])
+    assert torch.equal(told(source.batch(index[7:8], 4)), whole[7:8])
+    assert torch.equal(told(open_source(name).batch(index, 4)), whole)
 
 
-def drawn_rows(source, prepared, epochs=40):
+def drawn_rows(source, epochs=40):
     """Which training images a source gave each anchor over some epochs: a set per anchor."""
-    images = prepared.split("train").images
-    row = {image.tobytes(): number for number, image in enumerate(images)}
     seen = [set() for _ in range(ANCHORS)]
     for epoch in range(epochs):
-        for anchor, image in enumerate(source.batch(torch.arange(ANCHORS), epoch).numpy()):
-            seen[anchor].add(row[image.tobytes()])
+        for anchor, row in enumerate(source.batch(torch.arange(ANCHORS), epoch).rows.tolist()):
+            seen[anchor].add(row)
     return seen
 
 
 def test_same_class_gives_every_other_image_of_the_class(open_source, prepared):
     labels = prepared.split("train").labels
-    for anchor, rows in enumerate(drawn_rows(open_source("same_class"), prepared, 80)):
+    for anchor, rows in enumerate(drawn_rows(open_source("same_class"), 80)):
         assert rows == set(np.flatnonzero(labels == labels[anchor])) - {anchor}
 
 
-def test_group_gives_every_other_image_of_the_group_or_the_anchor(open_source, prepared):
-    for anchor, rows in enumerate(drawn_rows(open_source("group"), prepared)):
+def test_group_gives_every_other_image_of_the_group_or_the_anchor(open_source):
+    for anchor, rows in enumerate(drawn_rows(open_source("group"))):
         others = {n for n in range(18) if n // 3 == anchor // 3} - {anchor}
         assert rows == (others if anchor < 18 else {anchor})
 
 
-def test_semantic_pairs_give_every_partner_or_the_anchor(open_source, prepared):
-    for anchor, rows in enumerate(drawn_rows(open_source("semantic_pairs"), prepared)):
+def test_semantic_pairs_give_every_partner_or_the_anchor(open_source):
+    for anchor, rows in enumerate(drawn_rows(open_source("semantic_pairs"))):
         partners = {n for pair in PAIRS if anchor in pair for n in pair} - {anchor}
         assert rows == (partners or {anchor})
 
 
-def test_another_seed_draws_other_partners(open_source, prepared):
+def test_another_seed_draws_other_partners(open_source):
     index = torch.arange(ANCHORS)
     for name in ("same_class", "group"):
         one, two = open_source(name), open_source(name, seed=1)
-        assert any(not torch.equal(one.batch(index, e), two.batch(index, e)) for e in range(5))
-        assert any(not torch.equal(one.batch(index, 0), one.batch(index, e)) for e in range(1, 5))
+        ours, theirs = ([s.batch(index, e).rows for e in range(5)] for s in (one, two))
+        assert any(not torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+        assert any(not torch.equal(ours[0], later) for later in ours[1:])
 
 
 def test_bank_gives_candidates_of_its_anchor_and_uses_all(open_source):
@@ -123,7 +132,7 @@ def test_bank_gives_candidates_of_its_anchor_and_uses_all(open_source):
     seen = set()
     for epoch in range(30):
         chosen = source.choose(index, epoch)
-        batch = source.batch(index, epoch).numpy()
+        batch = source.batch(index, epoch).images.numpy()
         assert np.array_equal(batch, source.mapped[np.arange(ANCHORS), chosen.numpy()])
         seen |= set(zip(index.tolist(), chosen.tolist(), strict=True))
     assert len(seen) == 60  # every candidate of every anchor
@@ -152,7 +161,7 @@ def test_more_candidates_than_the_bank_holds_are_refused(open_source):
 
 def test_augmentation_gives_the_anchor_itself(open_source):
     source = open_source("augmentation")
-    assert torch.equal(source.batch(torch.tensor([2, 5]), 9), source.images[[2, 5]])
+    assert source.batch(torch.tensor([2, 5]), 9).rows.tolist() == [2, 5]
 
 
 @every_source
@@ -205,5 +214,24 @@ def test_group_ids_that_are_not_there_are_refused():
 
 
 def test_only_the_oracle_is_told_labels():
-    told = {name: settings_class(POSITIVES, name).uses_labels for name in names(POSITIVES)}
-    assert [name for name, labels in told.items() if labels] == ["same_class"]
+    users = {name: settings_class(POSITIVES, name).uses_labels for name in names(POSITIVES)}
+    assert [name for name, labels in users.items() if labels] == ["same_class"]
+
+
+@readers
+def test_the_same_images_at_another_size_belong(artefacts, prepared, name):
+    """What was drawn or mined at one size is told by the images before they were resized."""
+    card = {**prepared.card, "size": 16, "images_sha256": "0" * 64}
+    module, labels = load(POSITIVES, name, "source"), prepared.labels
+    larger = dataclasses.replace(
+        prepared, images=prepared.images.repeat(2, 1).repeat(2, 2), card=card
+    )
+    given = artefacts[module.Config.reads]
+    module.Source(module.Config(), anchors_for(name, larger), given, 0)
+    other = dataclasses.replace(larger, card={**card, "source_sha256": "f" * 64})
+    with pytest.raises(DataError, match=r"belongs? to another dataset: .* source_sha256"):
+        module.Source(module.Config(), anchors_for(name, other), given, 0)
+    card["splits"] = {**card["splits"], "train": [0, ANCHORS - 1]}
+    fewer = dataclasses.replace(larger, card={**card, "groups": GROUPS[:-1]}, labels=labels)
+    with pytest.raises(DataError, match=r"belongs? to another dataset: .* anchors is 20"):
+        module.Source(module.Config(), anchors_for(name, fewer), given, 0)

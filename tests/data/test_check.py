@@ -23,7 +23,7 @@ def params():
 
 
 def counts_of(params, **changed):
-    plenty = dict.fromkeys(datasets_needed(params), Counts(1200, 18, 2, 2))
+    plenty = dict.fromkeys(datasets_needed(params), Counts(1200, 18, 2, 2, 1200))
     return plenty | changed
 
 
@@ -31,7 +31,10 @@ def write_prepared(folder, params, name, counts=PLENTY, **recorded):
     folder = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     card = folder / "card.json"
-    card.write_text(json.dumps({"counts": counts, "fingerprint": ""}))
+    train, test = (sum(counts[split]) for split in ("train", "test"))
+    splits = {"train": [0, train], "val": [train, train], "test": [train, train + test]}
+    about = {"counts": counts, "splits": splits, "unlabelled": 0, "fingerprint": ""}
+    card.write_text(json.dumps(about))
     job = prepare_job(params, name)
     recorded = {"spec": job.spec, "code": job.code, **recorded}
     predicate = {
@@ -52,14 +55,14 @@ def test_plenty_of_data_is_no_problem(params):
 
 
 def test_every_key_that_asks_too_much_is_named_once(params):
-    counts = counts_of(params, digits=Counts(15, 18, 2, 2))
+    counts = counts_of(params, digits=Counts(15, 18, 2, 2, 15))
     assert find_problems(params, 16, counts) == [
         "recipes.demo.batch_size: 64 exceeds the 15 training images of dataset digits",
         "evaluation.knn.k: 20 exceeds the 15 training images of dataset digits",
         "denoisers.digits.batch_size: 32 exceeds the 15 training images of dataset digits",
         "shards: 16 exceeds the 15 training images of dataset digits",
     ]
-    exact = counts_of(params, digits=Counts(64, 18, 2, 2))
+    exact = counts_of(params, digits=Counts(64, 18, 2, 2, 64))
     assert find_problems(params, 64, exact) == []
 
 
@@ -73,17 +76,50 @@ def test_methods_judge_the_number_of_images_themselves():
     place = {"dataset": ["digits"], "encoder": ["tiny"], "positives": ["none"], "seed": [0, 1]}
     data["runs"] = {"main": {**place, "method": ["clusters"]}}
     params = load_params(data)
-    assert find_problems(params, 2, counts_of(params, digits=Counts(65, 18, 2, 2))) == []
-    assert find_problems(params, 2, counts_of(params, digits=Counts(64, 18, 2, 2))) == [
+    assert find_problems(params, 2, counts_of(params, digits=Counts(65, 18, 2, 2, 65))) == []
+    assert find_problems(params, 2, counts_of(params, digits=Counts(64, 18, 2, 2, 64))) == [
         "methods.clusters: prototypes 65 are more than the 64 images of dataset digits"
     ]
 
 
+def test_unlabelled_images_are_no_neighbours_and_no_classes(params):
+    counts = counts_of(params, digits=Counts(1200, 18, 2, 2, 15))
+    assert find_problems(params, 2, counts) == [
+        "evaluation.knn.k: 20 exceeds the 15 labelled training images of dataset digits"
+    ]
+
+
+def test_what_uses_labels_needs_all_of_them():
+    data = read_yaml(ROOT / "params.yaml")
+    data["positives"]["oracle"] = {"source": "same_class", "label": "Oracle {method}"}
+    supervised = {"method": "supervised", "label": "Supervised", "recipe": "demo"}
+    data["methods"]["supervised"] = {**supervised, "alignment_weight": 1, "forward": "joint"}
+    data["comparison"]["labels"] = "marked"
+    place = {"dataset": ["digits"], "encoder": ["tiny"], "seed": [0, 1]}
+    data["runs"] = {
+        "one": {**place, "method": ["supervised"], "positives": ["none"]},
+        "two": {**place, "method": ["simclr"], "positives": ["oracle"]},
+    }
+    params = load_params(data)
+    assert find_problems(params, 2, counts_of(params)) == []
+    counts = counts_of(params, digits=Counts(1200, 18, 2, 2, 1000))
+    lacking = "uses labels, but 200 of the 1200 training images of dataset digits have none"
+    found = find_problems(params, 2, counts)
+    assert found == [f"methods.supervised: {lacking}", f"positives.oracle: {lacking}"]
+
+
+def test_counts_of_a_card_with_unlabelled_images(tmp_path):
+    card = {"counts": {"train": [3, 0], "val": [0, 0], "test": [2, 2]}, "unlabelled": 7}
+    card["splits"] = {"train": [0, 10], "val": [10, 10], "test": [10, 13]}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    assert read_counts(tmp_path / "card.json") == Counts(10, 3, 1, 2, 3)
+
+
 def test_datasets_to_judge_on_need_two_classes(params):
-    counts = counts_of(params, **{"dtd-mini": Counts(1200, 0, 2, 0)})
+    counts = counts_of(params, **{"dtd-mini": Counts(1200, 0, 2, 0, 1200)})
     (line,) = find_problems(params, 2, counts)
     assert line.startswith("datasets.dtd-mini: test has 0 images of 0 classes")
-    counts = counts_of(params, digits=Counts(1200, 18, 1, 1))
+    counts = counts_of(params, digits=Counts(1200, 18, 1, 1, 1200))
     assert len(find_problems(params, 2, counts)) == 2
 
 

@@ -1,186 +1,268 @@
-"""Downloads from a server on this machine: resumed, checked, and refused where they are wrong."""
+"""Downloads from a server on this machine that misbehaves: each ends as a user would want it."""
 
-import dataclasses
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import multiprocessing
+import re
+import shutil
+import time
 
 import pytest
+from downloading import CONTENT, OTHER, PATH, archive_at, here, lies_in
+from mirror import Site, Watch, certificate, quick
+from servers import (
+    claiming,
+    drip,
+    page,
+    redirect,
+    sending,
+    serve,
+    stall,
+    status,
+)
 
-from clsp.data.catalog import Archive
+from clsp.data import checked, download
 from clsp.data.download import obtain
+from clsp.data.patience import Patience
 from clsp.runtime.errors import DataError
-
-CONTENT = bytes(range(256)) * 2000  # 512 kB
-HTTP = ("http",)
-
-
-class Site(BaseHTTPRequestHandler):
-    """Serves CONTENT at /good.tar.gz; `server.asked` records the Range of each request."""
-
-    def do_GET(self):
-        asked = self.headers.get("Range")
-        self.server.asked.append((self.path, asked))
-        if self.path.startswith("/redirect/"):
-            self.send_response(302)
-            self.send_header("Location", self.server.elsewhere)
-            self.end_headers()
-            return
-        if self.path == "/gone/good.tar.gz":
-            self.send_error(404)
-            return
-        start = int(asked[6:-1]) if asked and self.server.ranges else 0
-        self.send_response(206 if start else 200)
-        if start:
-            shown = start + self.server.shift
-            self.send_header("Content-Range", f"bytes {shown}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        self.end_headers()
-        self.wfile.write(CONTENT[start : self.server.stop_after])
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # locks lie below the working folder
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    server.asked, server.ranges, server.shift = [], True, 0
-    server.stop_after, server.elsewhere = len(CONTENT), ""
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    monkeypatch.chdir(tmp_path)  # locks and pins lie below the working folder
+    with Site() as server:
+        server.files[PATH] = CONTENT
+        yield server
 
 
-def archive_at(site, place="", **changes):
-    known = Archive(
-        url=f"http://127.0.0.1:{site.server_port}/{place}good.tar.gz",
-        size=len(CONTENT),
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-        md5=hashlib.md5(CONTENT).hexdigest(),
-        folder="",
-        prefix="",
-        hosts=("127.0.0.1",),
-        checked="here",
-    )
-    return dataclasses.replace(known, **changes)
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
 
 
-def test_a_download_and_then_the_cache(site, tmp_path):
-    path, digest = obtain(archive_at(site), tmp_path / "cache", HTTP)
-    assert path.read_bytes() == CONTENT
-    assert digest == hashlib.sha256(CONTENT).hexdigest()
-    assert obtain(archive_at(site), tmp_path / "cache", HTTP) == (path, digest)
-    assert len(site.asked) == 1
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["good.tar.gz"]
+def test_a_download_and_then_the_folder(site, folder):
+    path, url, found = obtain(here(site), folder, quick())
+    assert path.read_bytes() == CONTENT and url == site.url(PATH)
+    assert found.sha256 == hashlib.sha256(CONTENT).hexdigest() and found.confirmed
+    assert found.path == path
+    again = obtain(here(site), folder, quick())
+    assert again.url == "local" and again.checked == found
+    assert site.asked == [(PATH, None, None)] and lies_in(folder) == ["good.tar.gz"]
 
 
-def test_an_interrupted_download_is_continued(site, tmp_path):
-    site.stop_after = 300_000
-    with pytest.raises(DataError, match="after 300000 of 512000 bytes; run again to continue"):
-        obtain(archive_at(site), tmp_path / "cache", HTTP)
-    assert (tmp_path / "cache/good.tar.gz.part").stat().st_size == 300_000
-    site.stop_after = len(CONTENT)
-    path, _ = obtain(archive_at(site), tmp_path / "cache", HTTP)
-    assert path.read_bytes() == CONTENT
-    assert [asked for _, asked in site.asked] == [None, "bytes=300000-"]
+def test_the_folder_is_the_users_choice(site, tmp_path, monkeypatch):
+    assert checked.downloads().name == "downloads"
+    monkeypatch.setenv("CLSP_DOWNLOADS", str(tmp_path / "elsewhere"))
+    assert obtain(here(site), patience=quick()).path == tmp_path / "elsewhere" / "good.tar.gz"
 
 
-def test_a_server_without_ranges_starts_anew(site, tmp_path):
-    site.ranges = False
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/good.tar.gz.part").write_bytes(CONTENT[:1000])
-    path, _ = obtain(archive_at(site), tmp_path / "cache", HTTP)
-    assert path.read_bytes() == CONTENT
+def test_pauses_grow_and_end(site, folder):
+    site.script[PATH] = [status(503)]
+    watch = Watch()
+    with pytest.raises(DataError, match="status 503 Service Unavailable, 5 times in a row"):
+        obtain(here(site), folder, quick(watch, longest=5.0))
+    assert watch.slept == [1, 2, 4, 5]
 
 
-def test_a_range_that_does_not_fit_is_refused(site, tmp_path):
-    site.shift = 7
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/good.tar.gz.part").write_bytes(CONTENT[:1000])
-    with pytest.raises(DataError, match="asked for bytes from 1000"):
-        obtain(archive_at(site), tmp_path / "cache", HTTP)
-    assert (tmp_path / "cache/good.tar.gz.part").read_bytes() == CONTENT[:1000]
+def test_a_busy_server_is_asked_again_when_it_wants(site, folder):
+    site.script[PATH] = [status(503), status(429, Retry_After="7"), serve]
+    watch = Watch()
+    obtain(here(site), folder, quick(watch))
+    assert watch.slept == [1, 7] and len(site.asked) == 3
 
 
-def test_a_complete_part_is_only_checked(site, tmp_path):
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/good.tar.gz.part").write_bytes(CONTENT)
-    obtain(archive_at(site), tmp_path / "cache", HTTP)
-    assert site.asked == []
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_a_final_answer_is_taken_as_one(site, folder, code):
+    site.script[PATH] = [status(code)]
+    watch = Watch()
+    with pytest.raises(DataError, match=f"answers with status {code}"):
+        obtain(here(site), folder, quick(watch))
+    assert len(site.asked) == 1 and watch.slept == []
 
 
-def test_wrong_bytes_are_not_kept(site, tmp_path):
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/good.tar.gz.part").write_bytes(b"x" * 1000)
-    with pytest.raises(DataError, match="sha256 is"):
-        obtain(archive_at(site), tmp_path / "cache", HTTP)
-    assert list((tmp_path / "cache").iterdir()) == []
-    obtain(archive_at(site), tmp_path / "cache", HTTP)
+def test_a_bad_first_mirror(site, folder):
+    site.files["/b"] = CONTENT
+    obtained = obtain(here(site, "/gone", "/b"), folder, quick())
+    assert obtained.url == site.url("/b")
+    assert [path for path, _, _ in site.asked] == ["/gone", "/b"]
+
+
+@pytest.mark.parametrize(
+    "bad", [sending(OTHER), sending(OTHER[:-9]), sending(CONTENT + b"x"), page]
+)
+def test_a_first_mirror_with_another_file(site, folder, bad):
+    site.files["/b"] = CONTENT
+    site.script[PATH] = [bad]
+    obtained = obtain(here(site, PATH, "/b"), folder, quick())
+    assert obtained.url == site.url("/b") and obtained.path.read_bytes() == CONTENT
+
+
+def test_every_address_and_its_reason_are_told(site, folder):
+    site.script["/b"] = [page]
+    with pytest.raises(DataError) as caught:
+        obtain(here(site, "/gone", "/b"), folder, quick())
+    told = str(caught.value)
+    assert re.search(r"good\.tar\.gz could not be downloaded", told)
+    assert f"{site.url('/gone')}: answers with status 404" in told
+    assert f'{site.url("/b")}: sends a web page with the title "Virus scan warning"' in told
+    assert f"belongs at {folder / 'good.tar.gz'} (bytes 512000, sha256 " in told
+    assert told.endswith("Ask its owner.")
 
 
 @pytest.mark.parametrize("name", ["sha256", "md5"])
-def test_each_digest_is_checked(site, tmp_path, name):
-    wrong = archive_at(site, **{name: "0" * (64 if name == "sha256" else 32)})
+def test_each_digest_is_checked_and_wrong_bytes_are_not_kept(site, folder, name):
+    wrong = here(site, **{name: "0" * (64 if name == "sha256" else 32)})
     with pytest.raises(DataError, match=f"{name} is .* expected 000"):
-        obtain(wrong, tmp_path / "cache", HTTP)
+        obtain(wrong, folder, quick())
+    assert lies_in(folder) == [] and len(site.asked) == 1
 
 
-def test_unconfirmed_archives_report_their_digest(site, tmp_path):
-    loose = archive_at(site, size=None, sha256=None, md5=None)
-    _, digest = obtain(loose, tmp_path / "cache", HTTP)
-    assert digest == hashlib.sha256(CONTENT).hexdigest()
+def test_a_wrong_length_is_seen_before_anything_is_sent(site, folder):
+    site.script[PATH] = [claiming(10**12)]
+    with pytest.raises(DataError, match="offers 1000000000000 bytes, expected 512000"):
+        obtain(here(site), folder, quick())
+    with pytest.raises(DataError, match="more than the 17179869184 allowed"):
+        obtain(here(site, size=None), folder, quick())
+    assert not (folder / "good.tar.gz.part").exists()
 
 
-def test_more_than_the_known_size_is_stopped(site, tmp_path):
+def test_more_than_the_known_size_is_stopped(site, folder):
+    site.script[PATH] = [claiming(0)]
     with pytest.raises(DataError, match="sends more than 1000 bytes"):
-        obtain(archive_at(site, size=1000), tmp_path / "cache", HTTP)
+        obtain(here(site, size=1000), folder, quick())
+    assert (folder / "good.tar.gz.part").stat().st_size <= 1000
 
 
-def test_an_archive_put_there_by_hand(site, tmp_path):
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/good.tar.gz").write_bytes(CONTENT)
-    obtain(archive_at(site), tmp_path / "cache", HTTP)
+@pytest.mark.parametrize("kind", ["text/html", "application/octet-stream"])
+def test_a_web_page_is_recognised(site, folder, kind):
+    site.script[PATH] = [lambda handler, content: page(handler, content, kind)]
+    with pytest.raises(DataError, match='web page with the title "Virus scan warning"'):
+        obtain(here(site, size=None), folder, quick())
+    assert lies_in(folder) == []
+
+
+def test_a_slow_drip_is_left_for_the_next_mirror(site, folder):
+    site.files["/b"] = CONTENT
+    site.script[PATH] = [drip]
+    assert obtain(here(site, PATH, "/b"), folder, quick()).url == site.url("/b")
+
+
+def test_a_server_that_stalls_is_left_for_the_next_mirror(site, folder):
+    site.files["/b"] = CONTENT
+    site.script[PATH] = [stall]
+    assert obtain(here(site, PATH, "/b"), folder, quick()).url == site.url("/b")
+    assert site.asked[-1][1] == "bytes=1000-"
+
+
+def test_a_slow_server_is_asked_once_more_when_the_others_have_failed(site, folder):
+    site.script[PATH] = [drip, serve]
+    assert obtain(here(site, PATH, "/gone"), folder, quick()).url == site.url(PATH)
+    site.files["/c"], site.script["/c"] = CONTENT, [drip]
+    with pytest.raises(DataError, match=r"too slow to wait for(?s:.*)too slow to wait for"):
+        obtain(here(site, "/c", name="c"), folder, quick())
+
+
+def test_an_archive_put_there_by_hand(site, folder):
+    folder.mkdir()
+    (folder / "good.tar.gz").write_bytes(CONTENT)
+    assert obtain(here(site), folder, quick()).url == "local"
+    (folder / "good.tar.gz").write_bytes(CONTENT[:-1])
+    with pytest.raises(DataError, match=r"511999 bytes, expected 512000\. Delete that file"):
+        obtain(here(site), folder, quick())
+    (folder / "good.tar.gz").write_bytes(OTHER)
+    with pytest.raises(DataError, match=r"sha256 is .*Delete that file"):
+        obtain(here(site), folder, quick())
     assert site.asked == []
-    (tmp_path / "cache/good.tar.gz").write_bytes(CONTENT[:-1])
-    with pytest.raises(DataError, match=r"511999 bytes, expected 512000; delete that file"):
-        obtain(archive_at(site), tmp_path / "cache", HTTP)
 
 
-def test_only_https_by_default(site, tmp_path):
+def test_an_archive_that_nobody_offers(site, folder):
+    with pytest.raises(
+        DataError, match=r"no address to download it from.*belongs at.*Ask its owner"
+    ):
+        obtain(archive_at(), folder, quick())
+
+
+def test_a_replaced_file_is_noticed(site, folder):
+    obtained = obtain(here(site), folder, quick())
+    obtained.checked.still_there()
+    shutil.copyfile(obtained.path, folder / "copy")
+    (folder / "copy").replace(obtained.path)
+    with pytest.raises(DataError, match="has changed since it was checked"):
+        obtained.checked.still_there()
+
+
+def test_a_full_disk_is_told_before_the_download(site, folder, monkeypatch):
+    usage = shutil.disk_usage(".")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=r"1000 bytes free, 512000 needed for good\.tar\.gz"):
+        obtain(here(site), folder, quick())
+
+
+def test_only_https_to_known_hosts_without_credentials(site, folder):
+    default = Patience(sleep=lambda seconds: None)
     with pytest.raises(DataError, match="only https addresses"):
-        obtain(archive_at(site), tmp_path / "cache")
-    with pytest.raises(DataError, match="only https"):
-        obtain(archive_at(site, url="file:///etc/passwd"), tmp_path / "cache")
+        obtain(here(site), folder, default)
+    for url, reason in (
+        ("file:///etc/passwd", "only https"),
+        ("https://example.org/x", "'example.org' is not among 127.0.0.1"),
+        ("https://127.0.0.1.example.org/x", "not among"),
+        ("https://me:secret@127.0.0.1/x", "https://127.0.0.1: an address must not hold"),
+    ):
+        with pytest.raises(DataError, match=reason) as caught:
+            obtain(archive_at(url), folder, default)
+        assert "secret" not in str(caught.value).replace(url, "")
     assert site.asked == []
 
 
 @pytest.mark.parametrize("to", ["https://example.org/x", "ftp://127.0.0.1/x", "file:///etc/passwd"])
-def test_redirects_elsewhere_are_refused(site, tmp_path, to):
-    site.elsewhere = to
+def test_redirects_elsewhere_are_refused(site, folder, to):
+    site.script[PATH] = [redirect(to)]
     with pytest.raises(DataError, match=r"is not among|only http|not allowed"):
-        obtain(archive_at(site, "redirect/"), tmp_path / "cache", HTTP)
+        obtain(here(site), folder, quick())
+    assert lies_in(folder) == []
 
 
-def test_a_redirect_on_the_same_host_is_followed(site, tmp_path):
-    site.elsewhere = archive_at(site).url
-    path, _ = obtain(archive_at(site, "redirect/"), tmp_path / "cache", HTTP)
-    assert path.read_bytes() == CONTENT
+def test_a_redirect_on_the_same_host_is_followed(site, folder):
+    site.script["/moved"] = [redirect(site.url(PATH))]
+    assert obtain(here(site, "/moved"), folder, quick()).path.read_bytes() == CONTENT
 
 
-def test_a_server_error_tells_the_way_by_hand(site, tmp_path):
-    with pytest.raises(DataError, match=r"404.*put it at .*good\.tar\.gz"):
-        obtain(archive_at(site, "gone/"), tmp_path / "cache", HTTP)
+def test_https_for_real_and_a_redirect_to_http(site, folder, tmp_path, monkeypatch):
+    """The product's own settings, but for a certificate that this machine is told to trust."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    made = certificate(tmp_path)
+    with Site(made) as safe:
+        safe.files[PATH] = CONTENT
+        with pytest.raises(DataError, match="its certificate is not valid"):
+            obtain(here(safe), folder)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "crt.pem"))
+        safe.script["/away"] = [redirect(site.url(PATH))]
+        with pytest.raises(DataError, match=r"redirected to http://.*: only https addresses"):
+            obtain(here(safe, "/away"), folder)
+        assert obtain(here(safe), folder).path.read_bytes() == CONTENT
+    assert site.asked == []
 
 
-def test_nobody_listens(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    closed = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    archive = archive_at(closed)
-    closed.server_close()
-    with pytest.raises(DataError, match="download failed"):
-        obtain(archive, tmp_path / "cache", HTTP)
+def test_nobody_listens(site, folder):
+    with Site() as closed:
+        archive = here(closed)
+    with pytest.raises(DataError, match=r"refused.*, 5 times in a row"):
+        obtain(archive, folder, quick())
+
+
+def hold(folder, ready):
+    with download._in_turn(folder / "good.tar.gz"):
+        ready.set()
+        time.sleep(0.2)
+        (folder / "good.tar.gz").write_bytes(CONTENT)
+
+
+def test_two_datasets_may_want_the_same_archive_at_once(site, folder):
+    folder.mkdir()
+    ready = multiprocessing.get_context("fork").Event()
+    other = multiprocessing.get_context("fork").Process(target=hold, args=(folder, ready))
+    other.start()
+    ready.wait(5)
+    assert obtain(here(site), folder, quick()).url == "local"  # waited for the other's
+    other.join()
+    assert site.asked == []

@@ -46,9 +46,9 @@ def spec_of(root, **fields):
 def prepare(root, tmp_path, **fields):
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
-    paths = [out / name for name in ("images.npy", "labels.npy", "card.json")]
+    paths = [out / name for name in ("images.npy", "labels.npy", "items.csv", "card.json")]
     prepare_dataset(spec_of(root, **fields), [], *paths)
-    return np.load(paths[0]), np.load(paths[1]), read_json(paths[2])
+    return np.load(paths[0]), np.load(paths[1]), read_json(paths[3])
 
 
 def test_rows_are_train_val_test_sorted_by_class(root, tmp_path):

@@ -1,30 +1,15 @@
-"""What is particular to single kinds, and how each meets malformed files."""
+"""What is particular to kinds that are not fetched, and to CIFAR's binary records."""
 
 import gzip
 
 import numpy as np
 import pytest
 
-from clsp.config.schema import KINDS, DatasetSpec
-from clsp.data import miniature, motifs
-from clsp.data.fetch import fetch_dataset
+from clsp.config.catalog import dataset_info
+from clsp.data import download
 from clsp.data.kinds import digits, fashion_mnist
-from clsp.data.records import read_records, write_records
+from clsp.data.records import map_records, read_records, write_records
 from clsp.runtime.errors import DataError
-from clsp.runtime.registry import load
-
-
-@pytest.fixture
-def drawn(tmp_path):
-    """Draws a miniature, lets a test spoil it, and reads it."""
-
-    def draw(kind, spoil):
-        spec = DatasetSpec(kind=kind, size=8, source="miniature", seed=0)
-        fetch_dataset(spec, tmp_path / "files")
-        spoil(tmp_path / "files")
-        return load(KINDS, kind, "kind").read(spec.settings(), tmp_path / "files")
-
-    return draw
 
 
 def test_digits_are_all_there_and_stratified():
@@ -39,6 +24,8 @@ def test_digits_are_all_there_and_stratified():
     image = source.splits["train"][0].open()
     assert image.shape == (8, 8, 3) and image.dtype == np.uint8
     assert max(item.open().max() for item in source.splits["train"][:20]) == 255
+    assert len({item.name for items in source.splits.values() for item in items}) == 1797
+    assert "0.25 of each class" in source.drawing and "seed 0" in source.drawing
 
 
 def test_the_split_of_digits_depends_on_its_seed():
@@ -59,7 +46,15 @@ def test_a_test_fraction_out_of_range(fraction):
 
 def idx(values, path):
     header = bytes((0, 0, 8, values.ndim)) + np.array(values.shape, ">i4").tobytes()
-    path.write_bytes(gzip.compress(header + values.tobytes()))
+    path.write_bytes(gzip.compress(header + values.tobytes(), 1))
+
+
+def write_fashion(folder, train=20, test=10):
+    folder.mkdir(parents=True, exist_ok=True)
+    for prefix, count in (("train", train), ("t10k", test)):
+        idx(np.zeros((count, 28, 28), np.uint8), folder / f"{prefix}-images-idx3-ubyte.gz")
+        labels = np.arange(count, dtype=np.uint8) % 10
+        idx(labels, folder / f"{prefix}-labels-idx1-ubyte.gz")
 
 
 def test_idx_files(tmp_path):
@@ -79,17 +74,37 @@ def test_idx_files(tmp_path):
         fashion_mnist.read_idx(tmp_path / "gone.gz", 3)
 
 
-def test_fashion_mnist_that_cannot_be_downloaded(tmp_path, monkeypatch):
+@pytest.fixture
+def nothing_installed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FASHION_MNIST_ROOT", raising=False)
     monkeypatch.setattr(fashion_mnist, "INSTALLED", (tmp_path / "nothing",))
 
-    def offline():
-        raise OSError("no route to host")
 
-    monkeypatch.setattr(fashion_mnist, "_download", offline)
+def test_fashion_mnist_that_cannot_be_downloaded(nothing_installed, monkeypatch):
+    def offline(archive, *_, **__):
+        raise DataError(f"{archive.name}: no route to host")
+
+    monkeypatch.setattr(download, "obtain", offline)
     with pytest.raises(DataError, match=r"no route to host.*apt install dataset-fashion-mnist"):
         fashion_mnist.read(fashion_mnist.Config(), None)
+
+
+def test_fashion_mnist_is_downloaded_where_it_is_not_installed(
+    nothing_installed, monkeypatch, tmp_path
+):
+    write_fashion(tmp_path / "downloads")
+    asked = []
+
+    def obtain(archive, *_, **__):
+        asked.append(archive.name)
+        return download.Obtained(tmp_path / "downloads" / archive.name, "local", None)
+
+    monkeypatch.setattr(download, "obtain", obtain)
+    source = fashion_mnist.read(fashion_mnist.Config(), None)
+    assert sorted(asked) == sorted(p.name for p in (tmp_path / "downloads").iterdir())
+    assert len(source.splits["train"]) == 20
+    assert source.splits["test"][3].name == "t10k/00003"
 
 
 def test_a_named_folder_of_fashion_mnist_must_hold_it(tmp_path, monkeypatch):
@@ -98,17 +113,37 @@ def test_a_named_folder_of_fashion_mnist_must_hold_it(tmp_path, monkeypatch):
         fashion_mnist.read(fashion_mnist.Config(), None)
 
 
-@pytest.mark.skipif(
-    not fashion_mnist.INSTALLED[0].is_dir(), reason="dataset-fashion-mnist is not installed"
-)
-def test_the_installed_fashion_mnist(monkeypatch):
-    monkeypatch.delenv("FASHION_MNIST_ROOT", raising=False)
+def test_labels_that_do_not_fit_the_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASHION_MNIST_ROOT", str(tmp_path))
+    write_fashion(tmp_path)
+    idx(np.zeros(19, np.uint8), tmp_path / "train-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match="train images and labels do not fit"):
+        fashion_mnist.read(fashion_mnist.Config(), None)
+    idx(np.full(20, 10, np.uint8), tmp_path / "train-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match="train images and labels do not fit"):
+        fashion_mnist.read(fashion_mnist.Config(), None)
+
+
+def test_a_full_sized_fashion_mnist(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASHION_MNIST_ROOT", str(tmp_path))
+    write_fashion(tmp_path, 60000, 10000)
     source = fashion_mnist.read(fashion_mnist.Config(), None)
     assert {s: len(i) for s, i in source.splits.items()} == {
         "train": 60000,
         "val": 0,
         "test": 10000,
     }
+    assert source.classes == dataset_info("fashion_mnist").class_names
+    assert len({item.name for items in source.splits.values() for item in items}) == 70000
+
+
+@pytest.mark.skipif(
+    not fashion_mnist.INSTALLED[0].is_dir(), reason="dataset-fashion-mnist is not installed"
+)
+def test_the_installed_fashion_mnist(monkeypatch):
+    monkeypatch.delenv("FASHION_MNIST_ROOT", raising=False)
+    source = fashion_mnist.read(fashion_mnist.Config(), None)
+    assert [len(source.splits[split]) for split in ("train", "val", "test")] == [60000, 0, 10000]
     assert source.splits["train"][0].label == 9  # the ankle boot that opens the set
 
 
@@ -121,6 +156,8 @@ def test_records_come_back(label_bytes, tmp_path):
     assert (tmp_path / "a.bin").stat().st_size == 3 * (3072 + label_bytes)
     items = read_records(tmp_path / "a.bin", label_bytes, 3)
     assert [item.label for item in items] == [0, 2, 1]
+    assert [item.name for item in items] == ["a.bin/00000", "a.bin/00001", "a.bin/00002"]
+    assert all(item.path is None for item in items)
     np.testing.assert_array_equal(np.stack([item.open() for item in items]), images)
     red = (tmp_path / "a.bin").read_bytes()[label_bytes : label_bytes + 1024]
     assert red == images[0, :, :, 0].tobytes()  # planes: all red, then green, then blue
@@ -133,83 +170,5 @@ def test_records_of_the_wrong_size(size, tmp_path):
     (tmp_path / "a.bin").write_bytes(bytes(size))
     with pytest.raises(DataError, match=f"{size} bytes are not a number of 3073-byte records"):
         read_records(tmp_path / "a.bin", 1, 10)
-
-
-def overwrite(name, text):
-    return lambda files: (files / name).write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "text", "message"),
-    [
-        ("cifar10", "cifar-10-batches-bin/batches.meta.txt", "\n", "the list is empty"),
-        ("dtd", "dtd/labels/val1.txt", "banded_0001.jpg\n", "expected class/name.jpg"),
-        ("dtd", "dtd/labels/test1.txt", "woven/woven_1.jpg\n", "lacks class 'woven'"),
-        ("food101", "food-101/meta/test.json", "{", "not valid JSON"),
-        ("food101", "food-101/meta/test.json", "[]", "expected an object"),
-        ("food101", "food-101/meta/test.json", '{"pizza": ["pizza/1"]}', "lacks class 'pizza'"),
-        ("pets", "oxford-iiit-pet/annotations/test.txt", "Abyssinian_1 0 1 1\n", "expected name"),
-        ("pets", "oxford-iiit-pet/annotations/test.txt", "Abyssinian_1 9 1 1\n", "have gaps"),
-        (
-            "aircraft",
-            "fgvc-aircraft-2013b/data/images_variant_val.txt",
-            "0000001 Spitfire\n",
-            "variant 'Spitfire' is not in variants.txt",
-        ),
-        ("flowers102", "flowers-102/setid.mat", "MATLAB 5.0 nonsense", "not a readable mat file"),
-        ("flowers102", "flowers-102/imagelabels.mat", "", "not a readable mat file"),
-    ],
-)
-def test_malformed_lists_are_named(drawn, kind, name, text, message):
-    with pytest.raises(DataError, match=message) as caught:
-        drawn(kind, overwrite(name, text))
-    assert "files" in str(caught.value)
-
-
-def test_flowers_outside_the_labels(drawn):
-    def spoil(files):
-        numbers = {key: np.array([[1, 9999]], np.uint16) for key in ("trnid", "valid", "tstid")}
-        miniature.save_mat(files / "flowers-102" / "setid.mat", numbers)
-
-    with pytest.raises(DataError, match=r"setid\.mat: names images outside 1\.\.200"):
-        drawn("flowers102", spoil)
-
-
-def test_flowers_without_a_split(drawn):
-    def spoil(files):
-        miniature.save_mat(files / "flowers-102" / "setid.mat", {"trnid": np.array([[1]])})
-
-    with pytest.raises(DataError, match="holds no valid"):
-        drawn("flowers102", spoil)
-
-
-def test_caltech_with_too_few_images(drawn):
-    def spoil(files):
-        for number in range(12):
-            (files / f"caltech101/101_ObjectCategories/anchor/image_{number + 1:04d}.jpg").unlink()
-
-    with pytest.raises(DataError, match="anchor: 30 images, expected more than 30"):
-        drawn("caltech101", spoil)
-
-
-def test_a_stray_file_in_caltech_is_not_an_image(drawn):
-    def spoil(files):
-        (files / "caltech101/101_ObjectCategories/BACKGROUND_Google/tmp").write_bytes(b"")
-
-    assert len(drawn("caltech101", spoil).splits["train"]) == 150
-
-
-def test_every_image_of_a_miniature_has_its_own_draw():
-    pictures = {
-        miniature.paint(motifs.plain_shapes, seed, kind, label, number, 8).tobytes()
-        for seed in (0, 1)
-        for kind in ("cifar10", "dtd")
-        for label in (0, 1)
-        for number in (0, 1)
-    }
-    assert len(pictures) == 16
-
-
-def test_splits_of_a_miniature_share_no_number():
-    drawn = [pair for split in ("train", "val", "test") for pair in miniature.examples(split, 3)]
-    assert len(set(drawn)) == len(drawn) == 3 * 40
+    with pytest.raises(DataError, match=r"gone\.bin: cannot be read"):
+        map_records(tmp_path / "gone.bin", 10)

@@ -1,10 +1,12 @@
 """Reading images of every mode, and squaring them."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from clsp.data.pictures import fit, open_picture
+from clsp.data.pictures import decode, fit, open_picture
 from clsp.runtime.errors import DataError
 
 
@@ -110,3 +112,24 @@ def test_fit_is_torchvisions_resize_and_centre_crop(shape):
 
 def test_fit_of_an_extreme_shape():
     assert fit(np.zeros((1, 500, 3), np.uint8), 4).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 31), (8, 8), (11, 9)])
+def test_fit_may_resize_to_more_than_it_keeps(shape):
+    from torchvision import transforms as T
+
+    pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    bicubic = T.InterpolationMode.BICUBIC
+    expected = T.Compose([T.Resize(11, bicubic, antialias=True), T.CenterCrop(8)])
+    shown = fit(pixels, 8, 11)
+    np.testing.assert_array_equal(shown, np.asarray(expected(Image.fromarray(pixels))))
+    assert shown.shape == (8, 8, 3)
+
+
+def test_bytes_are_decoded_like_a_file(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert decode(BytesIO(content), "x") == open_picture(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"^record 5: not a readable image"):
+        decode(BytesIO(content[:50]), "record 5")

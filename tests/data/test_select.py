@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from clsp.data.select import evenly
+from clsp.data.catalog import Item
+from clsp.data.select import evenly, strata
 
 
 def test_no_limit_keeps_all():
@@ -36,3 +37,18 @@ def test_the_order_of_classes_does_not_matter():
     labels = np.tile([0, 1], 10)
     rows = evenly(labels, 6)
     assert np.bincount(labels[rows]).tolist() == [3, 3]
+
+
+def items_of(*labels):
+    return [Item(lambda: None, label, str(row)) for row, label in enumerate(labels)]
+
+
+def test_a_stratum_is_the_class_and_unlabelled_images_are_one_more():
+    assert strata(items_of(2, 0, -1, 2)).tolist() == [2, 0, -1, 2]
+    assert strata([]).tolist() == []
+
+
+def test_of_several_classes_the_rarest_counts():
+    labels = strata(items_of((0,), (0, 2), (0, 1), (0, 1), (1, 2)))
+    assert labels.tolist() == [0, 2, 1, 1, 2]  # 4 images show 0, 3 show 1, 2 show 2
+    assert set(labels[evenly(labels, 3)]) == {0, 1, 2}

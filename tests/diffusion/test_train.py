@@ -12,8 +12,10 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusing import denoiser_spec, write_dataset
+from encoding import as_encoded
 
 from clsp.config.schema import DenoiserSpec
+from clsp.data import prepared
 from clsp.diffusion import train
 from clsp.models.denoiser import load_denoiser
 from clsp.runtime.checkpoint import load_state, load_tensors, tensors_sha256
@@ -125,6 +127,16 @@ def test_same_seed_same_bytes_whatever_the_global_state(trained, tmp_path):
     np.random.seed(99)
     run(denoiser_spec(), dataset, tmp_path)
     assert written(tmp_path) == written(folder)
+
+
+def test_encoded_images_train_like_their_pixels_up_to_a_limit(trained, tmp_path, monkeypatch):
+    folder, _, dataset = trained
+    twin = as_encoded(dataset, tmp_path)
+    run(denoiser_spec(), twin, tmp_path / "out")
+    assert written(tmp_path / "out") == written(folder)
+    monkeypatch.setattr(prepared, "MOST_BYTES", 9 * 8 * 8 * 3 - 1)
+    with pytest.raises(ConfigError, match=r"datasets\.tiny: its 9 encoded images .* smaller size"):
+        run(denoiser_spec(), twin, tmp_path / "refused")
 
 
 def test_killed_process_resumes_bit_for_bit(trained, tmp_path):

@@ -1,5 +1,5 @@
-"""Tiny prepared datasets and encoder artefacts."""
+"""Tiny prepared datasets, encoder artefacts and feature caches."""
 
-from frozen import make_dataset, make_run, on_cpu
+from frozen import make_dataset, make_features, make_run, on_cpu
 
-__all__ = ["make_dataset", "make_run", "on_cpu"]
+__all__ = ["make_dataset", "make_features", "make_run", "on_cpu"]

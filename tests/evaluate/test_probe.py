@@ -1,7 +1,6 @@
 """The stage probe-encoder as a whole."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from clsp.runtime.manifest import Artefact
 from clsp.runtime.stage import Outcome
 
 SLUG = "digits.tiny.simclr.none.s0"
-FILES = ("linear.json", "knn.json", "linear.npz", "knn.npz", "features.npy")
+FILES = ("linear.json", "knn.json", "linear.npz", "knn.npz")
 Make = Callable[..., Artefact]
 SPEC = ProbeSpec(
     run=SLUG,
@@ -40,16 +39,28 @@ def knn_spec(**changed: object) -> ProbeSpec:
     return SPEC.model_copy(update={"knn": SPEC.knn.model_copy(update=changed)})
 
 
-def probe(folder: Path, encoder: Artefact, dataset: Artefact, spec: ProbeSpec = SPEC) -> Outcome:
+def probe(folder: Path, features: Artefact, dataset: Artefact, spec: ProbeSpec = SPEC) -> Outcome:
     folder.mkdir()
-    return probe_encoder(spec, encoder, dataset, *(folder / name for name in FILES))
+    return probe_encoder(spec, features, dataset, *(folder / name for name in FILES))
+
+
+@pytest.fixture
+def cache(make_run: Make, make_features: Make) -> Callable[[Artefact], Artefact]:
+    """Features of one encoder on its own dataset, with mirror images."""
+
+    def make(dataset: Artefact) -> Artefact:
+        own = dataset.folder.name
+        return make_features(make_run(dataset=own), [dataset], own=own, mirrored=True)
+
+    return make
 
 
 def test_results_follow_from_the_stored_logits(
-    tmp_path: Path, make_dataset: Make, make_run: Make
+    tmp_path: Path, make_dataset: Make, cache: Make
 ) -> None:
     splits = {"train": 48, "val": 6, "test": 24}
-    outcome = probe(tmp_path / "out", make_run(), make_dataset(splits=splits))
+    dataset = make_dataset(splits=splits)
+    outcome = probe(tmp_path / "out", cache(dataset), dataset)
     documents = [
         json.loads((tmp_path / "out" / f"{n}.json").read_text()) for n in ("linear", "knn")
     ]
@@ -77,31 +88,30 @@ def test_results_follow_from_the_stored_logits(
         "knn_best_of_k/top1": results[2]["value"],
     }
     assert results[0]["value"] > 80  # prototypes with little noise; chance is 33
-    features = np.load(tmp_path / "out" / "features.npy")
-    assert (features.dtype, features.shape) == (np.float32, (24, 32))
 
 
-def test_k_beyond_the_training_set(tmp_path: Path, make_dataset: Make, make_run: Make) -> None:
-    encoder, dataset = make_run(), make_dataset()
-    outcome = probe(tmp_path / "out", encoder, dataset)
+def test_k_beyond_the_training_set(tmp_path: Path, make_dataset: Make, cache: Make) -> None:
+    dataset = make_dataset()
+    features = cache(dataset)
+    outcome = probe(tmp_path / "out", features, dataset)
     assert outcome.facts["knn"]["skipped_k"] == [100]
     assert set(outcome.facts["knn"]["correct_by_k"]) == {"3", "5", "10"}
     assert outcome.facts["results"][2]["selection"]["among"] == [3, 10]
-    with pytest.raises(ConfigError, match=r"knn.k: 49 neighbours .* \"digits\" has 48 images"):
-        probe(tmp_path / "too-many", encoder, dataset, knn_spec(k=49))
-    fixed = probe(tmp_path / "fixed", encoder, dataset, knn_spec(best_of=(100,)))
+    with pytest.raises(ConfigError, match=r"knn.k: 49 neighbours .* \"digits\" has 48 labelled"):
+        probe(tmp_path / "too-many", features, dataset, knn_spec(k=49))
+    fixed = probe(tmp_path / "fixed", features, dataset, knn_spec(best_of=(100,)))
     assert [r["variant"] for r in fixed.facts["results"]] == ["", ""]
 
 
 def test_the_best_k_is_the_best_and_of_equals_the_smallest(
-    tmp_path: Path, make_dataset: Make, make_run: Make
+    tmp_path: Path, make_dataset: Make, cache: Make
 ) -> None:
     rng = np.random.default_rng(0)
     dataset = make_dataset(labels=rng.integers(0, 3, 72))
     for name in ("images.npy",):  # images that say nothing: k decides by chance
         np.save(dataset.path(name), rng.integers(0, 256, (72, 8, 8, 3), dtype=np.uint8))
     among = (1, 2, 3, 5, 8, 13, 21, 34, 48)
-    outcome = probe(tmp_path / "out", make_run(), dataset, knn_spec(best_of=among))
+    outcome = probe(tmp_path / "out", cache(dataset), dataset, knn_spec(best_of=among))
     correct = {int(k): n for k, n in outcome.facts["knn"]["correct_by_k"].items()}
     assert len(set(correct.values())) > 1
     best = outcome.facts["results"][2]
@@ -111,11 +121,12 @@ def test_the_best_k_is_the_best_and_of_equals_the_smallest(
 
 
 def test_the_probe_is_deterministic_and_its_seed_counts(
-    tmp_path: Path, make_dataset: Make, make_run: Make
+    tmp_path: Path, make_dataset: Make, cache: Make
 ) -> None:
-    encoder, dataset = make_run(), make_dataset()
+    dataset = make_dataset()
+    features = cache(dataset)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        probe(tmp_path / name, encoder, dataset, SPEC.model_copy(update={"seed": seed}))
+        probe(tmp_path / name, features, dataset, SPEC.model_copy(update={"seed": seed}))
     for file in FILES:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     first, other = (np.load(tmp_path / n / "linear.npz")["logits"] for n in "ac")
@@ -123,24 +134,25 @@ def test_the_probe_is_deterministic_and_its_seed_counts(
 
 
 def test_the_flip_probe_changes_the_linear_result_only(
-    tmp_path: Path, make_dataset: Make, make_run: Make
+    tmp_path: Path, make_dataset: Make, cache: Make
 ) -> None:
-    encoder, dataset = make_run(), make_dataset()
+    dataset = make_dataset()
+    features = cache(dataset)
     flip = SPEC.model_copy(update={"linear": SPEC.linear.model_copy(update={"flip": True})})
-    probe(tmp_path / "plain", encoder, dataset)
-    probe(tmp_path / "flip", encoder, dataset, flip)
+    probe(tmp_path / "plain", features, dataset)
+    probe(tmp_path / "flip", features, dataset, flip)
     same = {
         f: (tmp_path / "plain" / f).read_bytes() == (tmp_path / "flip" / f).read_bytes()
-        for f in ("linear.npz", "knn.npz", "features.npy")
+        for f in ("linear.npz", "knn.npz")
     }
-    assert same == {"linear.npz": False, "knn.npz": True, "features.npy": True}
+    assert same == {"linear.npz": False, "knn.npz": True}
 
 
 def test_a_mean_per_class_dataset_is_judged_by_it(
-    tmp_path: Path, make_dataset: Make, make_run: Make
+    tmp_path: Path, make_dataset: Make, cache: Make
 ) -> None:
     dataset = make_dataset("pets", metric="mean_per_class")
-    outcome = probe(tmp_path / "out", make_run(dataset="pets"), dataset)
+    outcome = probe(tmp_path / "out", cache(dataset), dataset)
     assert set(outcome.metrics) == {
         "linear/mean_per_class",
         "knn/mean_per_class",
@@ -148,16 +160,46 @@ def test_a_mean_per_class_dataset_is_judged_by_it(
     }
 
 
-def test_another_dataset_is_refused(tmp_path: Path, make_dataset: Make, make_run: Make) -> None:
-    with pytest.raises(ConfigError, match=r'pretrained on "digits", but the dataset given is "x"'):
-        probe(tmp_path / "out", make_run(), make_dataset("x"))
+def test_another_dataset_is_refused(tmp_path: Path, make_dataset: Make, cache: Make) -> None:
+    with pytest.raises(ConfigError, match=r'judged on "digits", but the dataset given is "x"'):
+        probe(tmp_path / "out", cache(make_dataset()), make_dataset("x"))
 
 
-def _call(home: Path, encoder: Artefact, dataset: Artefact) -> Call:
-    outputs = ("linear", "knn", "linear_logits", "knn_logits", "features")
+def test_missing_mirror_images_are_named(
+    tmp_path: Path, make_dataset: Make, make_run: Make, make_features: Make
+) -> None:
+    dataset = make_dataset()
+    features = make_features(make_run(), [dataset], own="digits")
+    flip = SPEC.model_copy(update={"linear": SPEC.linear.model_copy(update={"flip": True})})
+    with pytest.raises(DataError, match=r'has no features "digits/train.mirrored"'):
+        probe(tmp_path / "out", features, dataset, flip)
+
+
+def test_images_that_show_several_classes_are_refused(
+    tmp_path: Path, make_dataset: Make, cache: Make
+) -> None:
+    labels = np.random.default_rng(0).integers(0, 2, (72, 3))
+    dataset = make_dataset("voc", labels=labels, metric="map11")
+    with pytest.raises(ConfigError, match=r'images of "voc" show several classes'):
+        probe(tmp_path / "out", cache(dataset), dataset)
+
+
+def test_only_labelled_images_are_learnt_from(
+    tmp_path: Path, make_dataset: Make, cache: Make
+) -> None:
+    labels = np.arange(72) % 3
+    labels[20:48] = -1
+    dataset = make_dataset(labels=labels)
+    outcome = probe(tmp_path / "out", cache(dataset), dataset)
+    assert outcome.counters == {"train_images": 20, "test_images": 24}
+    assert outcome.facts["knn"]["skipped_k"] == [100]
+
+
+def _call(home: Path, features: Artefact, dataset: Artefact) -> Call:
+    outputs = ("linear", "knn", "linear_logits", "knn_logits")
     arguments = {
         "spec": canonical_json(SPEC.canonical()),
-        "encoder": [encoder.manifest, encoder.path("encoder.safetensors")],
+        "features": [features.manifest, features.path("features.safetensors")],
         "dataset": [dataset.manifest],
         **{flag: home / file for flag, file in zip(outputs, FILES, strict=True)},
     }
@@ -165,24 +207,25 @@ def _call(home: Path, encoder: Artefact, dataset: Artefact) -> Call:
 
 
 def test_it_runs_as_a_job_and_leaves_a_manifest(
-    tmp_path: Path, make_dataset: Make, make_run: Make, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_dataset: Make, cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    artefact = run(_call(tmp_path / "probes" / SLUG, make_run(), make_dataset()))
+    dataset = make_dataset()
+    artefact = run(_call(tmp_path / "probes" / SLUG, cache(dataset), dataset))
     assert set(artefact.subjects) == set(FILES)
     artefact.verify()
     assert artefact.metrics["linear/top1"] == artefact.predicate["facts"]["results"][0]["value"]
 
 
-def test_a_truncated_encoder_stops_the_job_and_leaves_nothing(
-    tmp_path: Path, make_dataset: Make, make_run: Make, monkeypatch: pytest.MonkeyPatch
+def test_truncated_features_stop_the_job_and_leave_nothing(
+    tmp_path: Path, make_dataset: Make, cache: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    encoder, home = make_run(), tmp_path / "probes" / SLUG
-    path = encoder.path("encoder.safetensors")
+    dataset, home = make_dataset(), tmp_path / "probes" / SLUG
+    features = cache(dataset)
+    path = features.path("features.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DataError, match=r"encoder.safetensors: corrupt"):
-        run(_call(home, encoder, make_dataset()))
+    with pytest.raises(DataError, match=r"features.safetensors: corrupt"):
+        run(_call(home, features, dataset))
     assert not home.exists() or not list(home.iterdir())
-    shutil.rmtree(home, ignore_errors=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from encoding import as_encoded
 
 from clsp.config.schema import PairsSpec
 from clsp.data.pairs import PAIR, open_pairs, owner_of
@@ -54,6 +55,17 @@ def test_pairs_follow_from_the_stored_features(
     again = run(tmp_path / "again", spec_of(), encoder, dataset)
     np.testing.assert_array_equal(again[0], pairs)
     assert again[2] == outcome
+
+
+def test_pairs_of_encoded_images_are_those_of_their_pixels(
+    make_dataset: Make, make_run: Make, tmp_path: Path
+) -> None:
+    encoder, dataset = make_run(), make_dataset()
+    arrays = run(tmp_path / "arrays", spec_of(), encoder, dataset)
+    twin = as_encoded(dataset, tmp_path / "encoded")
+    encoded = run(tmp_path / "out", spec_of(), encoder, twin)
+    for one, other in zip(arrays, encoded, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_is_reported(make_dataset: Make, make_run: Make, tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import torch
 
 from clsp.data.prepared import open_prepared
 from clsp.models.encoder import normalise
-from clsp.models.features import LARGEST_BATCH, PIXELS, batch_size_for, extract, open_frozen
+from clsp.models.features import (
+    LARGEST_BATCH,
+    PIXELS,
+    PixelSource,
+    batch_size_for,
+    extract,
+    open_frozen,
+    open_untrained,
+)
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact
 
@@ -66,6 +74,31 @@ def test_batches_shrink_with_resolution() -> None:
 def test_no_images_give_no_features(make_run: Make) -> None:
     frozen = open_frozen(make_run(), SLUG, CPU)
     assert extract(frozen, np.empty((0, 8, 8, 3), np.uint8), 16, "test").shape == (0, 32)
+
+
+def test_features_go_where_they_are_wanted(make_dataset: Make, make_run: Make) -> None:
+    images = open_prepared(make_dataset()).images
+    frozen, into = open_frozen(make_run(), SLUG, CPU), np.zeros((72, 32), np.float32)
+    found = extract(frozen, images, 16, "test", into=into)
+    assert found is into
+    np.testing.assert_array_equal(into, extract(frozen, images, 16, "test"))
+
+
+def test_pixels_are_features_in_unit_range_and_of_bounded_number() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    found = extract(PixelSource(), images, 2, "test")
+    np.testing.assert_allclose(found, images.reshape(5, -1) / 255, rtol=1e-6)
+    large = np.full((2, 96, 96, 3), 51, np.uint8)
+    np.testing.assert_allclose(extract(PixelSource(), large, 2, "test"), np.full((2, 3072), 0.2))
+    assert (PixelSource().resolution(images), PixelSource().resolution(large)) == (8, 32)
+
+
+def test_an_untrained_encoder_belongs_to_no_epoch(make_run: Make) -> None:
+    frozen = open_untrained(make_run(), CPU)
+    assert (frozen.run, frozen.dataset, frozen.epoch) == (SLUG, "digits", None)
+    assert frozen.path.name == "start.safetensors"
+    with pytest.raises(ConfigError, match=r"expected a run of pretrain-encoder"):
+        open_untrained(make_run("other", stage="train-denoiser"), CPU)
 
 
 def test_what_results_need_to_know_comes_from_the_run(make_run: Make) -> None:

@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pretraining import NOTHING, make_prepared, make_spec
+from pretraining import NOTHING, make_prepared, make_spec, take_step
 from torch import nn
 
+from clsp.pretrain.feed import load_batch
 from clsp.pretrain.losses.alignment import alignment
 from clsp.pretrain.losses.clustering import relational, sinkhorn
 from clsp.pretrain.losses.contrastive import cross_contrast
 from clsp.pretrain.methods.all4one import positions
-from clsp.pretrain.run import train_step
-from clsp.pretrain.setup import load_batch, set_up
+from clsp.pretrain.setup import set_up
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def first_batch(setup):
 def fill(setup, steps=3):
     """Fill the queue, so that neighbours are images."""
     for step in range(steps):
-        train_step(setup, torch.arange(8) + step, step)
+        take_step(setup, torch.arange(8) + step, step)
 
 
 def test_nnclr_searches_for_the_projection_and_predicts_from_the_other_view():
@@ -151,7 +151,7 @@ def test_prototypes_are_frozen_in_their_first_epochs_and_learn_later(method, lay
     frozen = setup.method.get_parameter(name).clone()
     fill(setup, 2)  # epoch 0
     assert torch.equal(setup.method.get_parameter(name), frozen)
-    train_step(setup, torch.arange(8), 2)  # epoch 1
+    take_step(setup, torch.arange(8), 2)  # epoch 1
     assert not torch.equal(setup.method.get_parameter(name), frozen)
 
 

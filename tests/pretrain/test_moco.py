@@ -7,8 +7,9 @@ from pretraining import NOTHING, ROOT, make_prepared, make_spec
 
 from clsp.config.load import load_params, read_yaml
 from clsp.pretrain.contract import Batch, Moment
+from clsp.pretrain.feed import load_batch
 from clsp.pretrain.losses.contrastive import info_nce
-from clsp.pretrain.setup import load_batch, set_up
+from clsp.pretrain.setup import set_up
 from clsp.runtime.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -8,9 +8,19 @@ import time
 
 import pytest
 import torch
-from pretraining import NOTHING, ROOT, make_prepared, make_spec, write_bank, write_dataset
+from pretraining import (
+    NOTHING,
+    ROOT,
+    make_prepared,
+    make_spec,
+    write_bank,
+    write_dataset,
+    write_encoded,
+)
 
+from clsp.data import decoders
 from clsp.data.prepared import open_prepared
+from clsp.data.stores import Files
 from clsp.models.encoder import FILE
 from clsp.pretrain import resume as resume_module
 from clsp.pretrain import run as loop
@@ -58,10 +68,10 @@ def kill_before(monkeypatch, step):
     """Let training die when it is about to take a step."""
     real = loop.train_step
 
-    def dying(setup, index, number):
+    def dying(setup, batch, number):
         if number == step:
             raise Killed
-        return real(setup, index, number)
+        return real(setup, batch, number)
 
     monkeypatch.setattr(loop, "train_step", dying)
 
@@ -84,6 +94,24 @@ def test_resume_equals_the_straight_run(tmp_path, monkeypatch, method, step):
     torch.manual_seed(99)
     outcome = pretrain_encoder(spec, dataset, [bank], [], **resumed)
     assert outcome == expected
+    assert_equal_runs(straight, resumed)
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_resume_of_a_run_on_encoded_images(tmp_path, monkeypatch, step):
+    dataset = write_encoded(tmp_path / "toy")
+    bank = write_bank(tmp_path / "toy.mix", open_prepared(dataset), side=5)
+    spec = make_spec("moco", "bank")
+    straight = outputs(tmp_path / "straight", tmp_path / "scratch-a")
+    expected = pretrain_encoder(spec, dataset, [bank], [], **straight)
+    dead = outputs(tmp_path / "dead", tmp_path / "scratch-b")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, step)
+        pretrain_encoder(spec, dataset, [bank], [], **dead)
+    resumed = outputs(tmp_path / "resumed", tmp_path / "scratch-b")
+    monkeypatch.setenv(decoders.VARIABLE, "5")
+    monkeypatch.setattr(Files, "ahead", False)
+    assert pretrain_encoder(spec, dataset, [bank], [], **resumed) == expected
     assert_equal_runs(straight, resumed)
 
 

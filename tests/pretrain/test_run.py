@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 from pairing import write_pairs
-from pretraining import NOTHING, RECIPE, make_prepared, make_spec, write_bank, write_dataset
+from pretraining import (
+    NOTHING,
+    RECIPE,
+    make_prepared,
+    make_spec,
+    write_bank,
+    write_dataset,
+    write_encoded,
+)
 
 from clsp.data.prepared import open_prepared
 from clsp.job import Call
@@ -14,10 +22,11 @@ from clsp.job import run as run_job
 from clsp.models.encoder import FILE, load_encoder
 from clsp.pretrain import run as loop
 from clsp.pretrain.anchors import epoch_order
+from clsp.pretrain.feed import load_batch
 from clsp.pretrain.methods.moco import Method
 from clsp.pretrain.optim import learning_rate
 from clsp.pretrain.run import objective, pretrain_encoder
-from clsp.pretrain.setup import load_batch, set_up
+from clsp.pretrain.setup import set_up
 from clsp.runtime.checkpoint import load_state, load_tensors, tensors_sha256
 from clsp.runtime.errors import ConfigError, DataError, DivergedError
 from clsp.runtime.history import read_history
@@ -113,6 +122,25 @@ def test_the_same_run_twice_is_equal_and_another_seed_is_not(tmp_path):
     assert facts[0] == facts[1]
     for key in ("init_sha256", "final_sha256", "first_batch_sha256"):
         assert facts[0][key] != facts[2][key]
+
+
+def test_a_run_on_encoded_images_is_the_same_every_time(tmp_path):
+    dataset = write_encoded(tmp_path / "toy")
+    facts = [
+        pretrain_encoder(make_spec("moco"), dataset, [], [], **outputs(tmp_path / name)).facts
+        for name in "ab"
+    ]
+    assert facts[0] == facts[1] and facts[0]["steps"] == 6
+
+
+def test_unlabelled_images_are_trained_on_and_left_out_of_the_log(tmp_path):
+    labels = np.full(24, -1)
+    labels[[0, 1, 20, 21]] = 0
+    dataset = write_dataset(tmp_path / "toy", labels=labels)
+    paths = outputs(tmp_path / "run")
+    pretrain_encoder(make_spec("nnclr"), dataset, [], [], **paths)
+    shares = [r["neighbour_label_share"] for r in read_history(paths["history"])]
+    assert all(0 <= share <= 1 for share in shares)
 
 
 def test_normalisation_of_the_spec_wins(tmp_path):

@@ -103,6 +103,33 @@ def test_bicubic_crops_equal_torchvision():
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(5, 5), (9, 7), (12, 12), (30, 30), (3, 40)])
+def test_crops_of_any_size_equal_torchvision(interpolation, size):
+    """Smaller outputs with antialiasing, larger ones without; smooth images, for PIL's clipping."""
+    images = random_images() // 4 + 96
+    ours = crop_and_resize(
+        as_float(images), Boxes(*torch.tensor(BOXES).T), interpolation=interpolation, size=size
+    )
+    assert ours.shape == (6, 3, *size)
+    resized = partial(
+        F.resized_crop, size=list(size), interpolation=T.InterpolationMode(interpolation)
+    )
+    pairs = zip(as_float(images), BOXES, strict=True)
+    floats = torch.stack([resized(x, *box, antialias=True) for x, box in pairs])
+    assert worst(ours, floats) < 1e-5
+    pil = from_pil([resized(as_pil(i), *box) for i, box in zip(images, BOXES, strict=True)])
+    assert worst(ours, pil) <= 1.5 * LEVEL
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_mirrored_crops_of_another_size(interpolation):
+    crop = partial(crop_and_resize, interpolation=interpolation, size=(7, 5))
+    images, boxes = as_float(random_images()), Boxes(*torch.tensor(BOXES).T)
+    mirrored = crop(images, boxes, torch.ones(6, dtype=torch.bool))
+    assert worst(mirrored, crop(images, boxes).flip(3)) < 1e-6
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_a_whole_crop_is_the_image_and_a_mirrored_crop_its_mirror(interpolation):
     images, crop = as_float(random_images()), partial(crop_and_resize, interpolation=interpolation)
     assert torch.equal(crop(images, Boxes(*torch.tensor([(0, 0, 12, 12)] * 6).T)), images)
@@ -172,6 +199,20 @@ def test_crop_falls_back_to_the_centre(size, ratio, expected):
     assert drawn == tuple(reference)
 
 
+def test_images_of_many_sizes_have_the_boxes_of_each_size():
+    u, pipeline = uniform(KEY, torch.arange(300), count=22), spec(crop_ratio=(0.5, 0.9))
+    sizes = torch.tensor([(8, 8), (4, 16), (375, 500), (20, 9), (1, 7)]).repeat(60, 1)
+    together = draw_boxes(u, (sizes[:, 0], sizes[:, 1]), pipeline)
+    for number, (height, width) in enumerate(sizes[:5].tolist()):
+        alone = draw_boxes(u, (height, width), pipeline)
+        for name in ("top", "left", "height", "width"):
+            ours, theirs = getattr(together, name), getattr(alone, name)
+            assert torch.equal(ours[number::5], theirs[number::5])
+    assert bool((together.top + together.height <= sizes[:, 0]).all())
+    assert bool((together.left + together.width <= sizes[:, 1]).all())
+    assert int(together.top.min()) >= 0 and int(together.height.min()) >= 1
+
+
 def test_jitter_draws_all_orders_and_the_right_ranges():
     u = uniform(KEY, torch.arange(24_000), count=6)
     draw = draw_jitter(u, JitterSpec(**JITTER))
@@ -214,6 +255,14 @@ def test_a_view_depends_on_its_key_alone(changes):
     assert worst(stacked[8:], whole) < 1e-5
     for epoch, view, key in ((4, 1, KEY), (3, 2, KEY), (3, 1, key_of(1, "view"))):
         assert worst(make_views(images, index, epoch, view, key, pipeline), whole) > 0.1
+
+
+def test_views_may_have_another_size_than_the_images():
+    images, index = random_images(4, side=12), torch.arange(4)
+    same = make_views(images, index, 0, 0, KEY, spec())
+    assert torch.equal(make_views(images, index, 0, 0, KEY, spec(), 12), same)
+    small = make_views(images, index, 0, 0, KEY, spec(), 6)
+    assert small.shape == (4, 3, 6, 6) and worst(small.mean((2, 3)), same.mean((2, 3))) < 0.1
 
 
 def test_the_authors_pipeline_keeps_its_bits():

@@ -54,6 +54,11 @@ def test_share_of_neighbours_counts_images_and_not_the_random_start():
     assert watch.each_step(young, torch.arange(3))["neighbour_label_share"].item() == 0
     unlabelled = Watch(nn.Linear(1, 1), torch.full((4,), -1), 10)
     assert unlabelled.each_step(done, torch.arange(3))["neighbour_label_share"].item() == 0
+    partly = Watch(nn.Linear(1, 1), torch.tensor([0, -1, -1, 0]), 10)
+    neighbours = torch.tensor([[3, 1], [2, 0], [2, 1]])  # only image 0 and its neighbour 3 count
+    done = Step({}, drawn(3, 4), None, None, neighbours)
+    share = partly.each_step(done, torch.tensor([0, 1, 2]))["neighbour_label_share"]
+    assert share.item() == 1
     assert "neighbour_label_share" not in watch.each_step(Step({}, drawn(3, 4), None), labels[:3])
 
 

@@ -96,6 +96,7 @@ def write_dataset(folder: Path, anchors: int = 9, size: int = 8, seed: int = 0) 
         "std": [0.3, 0.3, 0.3],
         "images_sha256": sha256_array(images),
         "labels_sha256": sha256_array(labels),
+        "source_sha256": sha256_array(images[:anchors]),
     }
     (folder / "card.json").write_text(canonical_json(card))
     names = ["images.npy", "labels.npy", "card.json"]

@@ -6,109 +6,29 @@ aside) and end with the given exit code.
 
 import io
 import json
-import os
 import shutil
-import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import faults_data  # noqa: F401  (registers more)
 import numpy as np
+from injecting import (
+    FAULTS,
+    RUN,
+    Fault,
+    Tree,
+    change_store,
+    edit_arrays,
+    edit_mlflow,
+    edit_statement,
+    fault,
+    flip_bit,
+    keep_time,
+)
 
 from clsp.runtime.canonical import canonical_json
-from clsp.runtime.manifest import describe_file
 
-RUN = "digits.tiny.simclr.synthetic.s1"
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A copy of the tree that a fault may damage."""
-
-    results: Path
-    reports: Path
-    store: Path | None
-
-    def run(self, kind: str, name: str = "", run: str = RUN) -> Path:
-        """A path of a run's artefact."""
-        return self.results / kind / run / name
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is done, which checks must find it, how the audit must end, and in which tree."""
-
-    inject: Callable[[Tree], None]
-    checks: frozenset[str]
-    code: int = 1
-    paired: bool = False  # in the tree with mined pairs
-
-
-FAULTS: dict[str, Fault] = {}
-
-
-def fault(
-    *checks: str, code: int = 1, paired: bool = False
-) -> Callable[[Callable[[Tree], None]], Callable]:
-    """Register a fault under its function's name."""
-
-    def register(inject: Callable[[Tree], None]) -> Callable[[Tree], None]:
-        FAULTS[inject.__name__] = Fault(inject, frozenset(checks), code, paired)
-        return inject
-
-    return register
-
-
-def keep_time(path: Path, content: bytes) -> None:
-    """Overwrite a file; its modification time stays what it was."""
-    before = path.stat()
-    path.write_bytes(content)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def edit_statement(manifest: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Forge a manifest: change it, then make its list of files agree with the files again."""
-    statement = json.loads(manifest.read_text())
-    change(statement["predicate"])
-    statement["subject"] = [
-        describe_file(manifest.parent / subject["name"], subject["name"])
-        for subject in statement["subject"]
-    ]
-    manifest.write_text(canonical_json(statement) + "\n")
-
-
-def edit_arrays(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
-    """Change arrays of an npz file."""
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    change(arrays)
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    keep_time(path, stream.getvalue())
-
-
-def change_store(tree: Tree, query: str, values: tuple[Any, ...] = ()) -> None:
-    """Run one statement in the MLflow store."""
-    assert tree.store is not None
-    database = sqlite3.connect(tree.store)
-    database.execute(query, values)
-    database.commit()
-    database.close()
-
-
-def edit_mlflow(tree: Tree, key: str, value: float, run: str | None = None) -> None:
-    """Overwrite a metric in both places where MLflow keeps it, of one run or of all."""
-    for table in ("metrics", "latest_metrics"):
-        query = f"update {table} set value = ? where key = ? and run_uuid like ?"
-        change_store(tree, query, (value, key, run or "%"))
-
-
-def flip_bit(path: Path) -> None:
-    """Flip the lowest bit of the last byte."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    keep_time(path, bytes(content))
+__all__ = ["FAULTS", "RUN", "Fault", "Tree", "edit_arrays", "edit_statement", "flip_bit"]
 
 
 @fault("A02")
@@ -297,7 +217,7 @@ def tasks_of_cell_blank(tree: Tree) -> None:
 @fault("A02", "A22")
 def frame_edited(tree: Tree) -> None:
     path = tree.reports / "frame.csv"
-    keep_time(path, path.read_bytes().replace(b",none,2,", b",none,3,", 1))
+    keep_time(path, path.read_bytes().replace(b",none,,2,", b",none,,3,", 1))
 
 
 @fault("A02", "A22")
@@ -332,7 +252,7 @@ def manifest_missing(tree: Tree) -> None:
 
 @fault("A01", "A22", "A26")
 def run_missing(tree: Tree) -> None:
-    for kind in ("runs", "probes", "transfer"):
+    for kind in ("runs", "features", "probes", "transfer"):
         shutil.rmtree(tree.run(kind))
 
 
@@ -434,7 +354,7 @@ def edit_pairs(tree: Tree, change: Callable[[np.ndarray], np.ndarray]) -> None:
     edit_statement(path.with_name("manifest.json"), forge)
 
 
-@fault("A22", "A24", "A40", paired=True)
+@fault("A22", "A24", "A40", within="paired")
 def pair_added(tree: Tree) -> None:
     """The first two images that are no pair, with their true cosine and in their place."""
 
@@ -454,17 +374,17 @@ def pair_added(tree: Tree) -> None:
     edit_pairs(tree, add)
 
 
-@fault("A22", "A24", "A40", paired=True)
+@fault("A22", "A24", "A40", within="paired")
 def pair_removed(tree: Tree) -> None:
     edit_pairs(tree, lambda pairs: pairs[1:])
 
 
-@fault("A22", "A24", "A40", paired=True)
+@fault("A22", "A24", "A40", within="paired")
 def pair_doubled(tree: Tree) -> None:
     edit_pairs(tree, lambda pairs: np.concatenate([pairs[:1], pairs]))
 
 
-@fault("A22", "A24", "A40", paired=True)
+@fault("A22", "A24", "A40", within="paired")
 def cosine_of_pair_changed(tree: Tree) -> None:
     def change(pairs: np.ndarray) -> np.ndarray:
         pairs["cosine"][0] -= 0.001
@@ -473,7 +393,7 @@ def cosine_of_pair_changed(tree: Tree) -> None:
     edit_pairs(tree, change)
 
 
-@fault("A22", "A24", "A40", paired=True)
+@fault("A22", "A24", "A40", within="paired")
 def pair_turned_round(tree: Tree) -> None:
     def change(pairs: np.ndarray) -> np.ndarray:
         pairs["left"][0], pairs["right"][0] = pairs["right"][0], pairs["left"][0]
@@ -482,32 +402,32 @@ def pair_turned_round(tree: Tree) -> None:
     edit_pairs(tree, change)
 
 
-@fault("A40", paired=True)
+@fault("A40", within="paired")
 def pairs_of_another_split(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["facts"]["dataset"].update(split="test"))
 
 
-@fault("A40", paired=True)
+@fault("A40", within="paired")
 def pairs_of_another_judge(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["facts"].update(run=RUN))
 
 
-@fault("A40", paired=True)
+@fault("A40", within="paired")
 def labels_in_pairs_claimed(tree: Tree) -> None:
     """The encoder that judged them saw no label; its manifest says so."""
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["facts"].update(label_conditioned=True))
 
 
-@fault("A20", "A22", "A40", paired=True)
+@fault("A20", "A22", "A40", within="paired")
 def fewer_pairs_reported(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["metrics"].update({"pairs/count": 1}))
 
 
-@fault("A02", "A40", paired=True)
+@fault("A02", "A40", within="paired")
 def features_of_pairs_edited(tree: Tree) -> None:
     path = tree.results / "pairs/digits.near/features.npy"
     features = np.load(path)

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from clsp.config.evaluation import FeatureSpec
 from clsp.config.recipe import Normalisation
 from clsp.config.schema import EncoderSpec
-from clsp.models.encoder import Encoder, save_encoder
+from clsp.evaluate.extract import extract_features
+from clsp.models.encoder import START, Encoder, save_encoder
 from clsp.runtime.canonical import canonical_json, sha256_array
+from clsp.runtime.checkpoint import save_tensors
 from clsp.runtime.manifest import Artefact, write_manifest
 
 STATISTICS = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
@@ -72,8 +75,11 @@ def make_dataset(tmp_path: Path) -> Callable[..., Artefact]:
         count = int(stops[-1])
         if labels is None:
             labels = np.arange(count) % classes
-        labels = labels.astype(np.int64)
-        images = draw_images(labels % classes, classes, seed)[:count]
+        several = labels.ndim == 2  # 1 for each class that an image shows
+        labels = labels.astype(np.uint8 if several else np.int64)
+        images = draw_images(labels.argmax(1) if several else labels % classes, classes, seed)[
+            :count
+        ]
         np.save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
         starts = [0, *(int(stop) for stop in stops)]
@@ -86,7 +92,9 @@ def make_dataset(tmp_path: Path) -> Callable[..., Artefact]:
             "std": [0.2, 0.2, 0.2],
             "images_sha256": sha256_array(images),
             "labels_sha256": sha256_array(labels),
+            "source_sha256": sha256_array(images[: int(stops[0])]),
             "metric": metric,
+            "multilabel": several,
             **card,
         }
         text = {key: value for key, value in text.items() if value is not None}
@@ -121,8 +129,51 @@ def make_run(tmp_path: Path) -> Callable[..., Artefact]:
         with torch.no_grad():
             encoder.conv1.weight.mul_(scale)
         save_encoder(folder / "encoder.safetensors", encoder, ENCODER, STATISTICS)
+        save_tensors(folder / START, untrained(), {})
         spec = {"dataset": dataset, "recipe": {"epochs": 20}, "seed": 0}
         facts = {"label_free": label_free}
-        return _artefact(folder, stage, spec, ["encoder.safetensors"], facts)
+        return _artefact(folder, stage, spec, ["encoder.safetensors", START], facts)
+
+    return make
+
+
+def untrained() -> dict[str, torch.Tensor]:
+    """A snapshot of a method before its first step, as pretraining keeps it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        encoder, head = Encoder(ENCODER), torch.nn.Linear(8 * ENCODER.width, 3)
+    method = torch.nn.ModuleDict({"encoder": encoder, "momentum_encoder": encoder, "head": head})
+    return {name: tensor.clone() for name, tensor in method.state_dict().items()}
+
+
+@pytest.fixture
+def make_features(tmp_path: Path) -> Callable[..., Artefact]:
+    """Build the feature cache of a run or floor: make_features(run, [dataset], own="digits", ...)."""
+
+    def make(
+        encoder: Artefact | None,
+        datasets: list[Artefact],
+        *,
+        slug: str | None = None,
+        source: str = "encoder",
+        own: str | None = None,
+        mirrored: bool = False,
+    ) -> Artefact:
+        slug = slug or encoder.folder.name
+        names = [artefact.folder.name for artefact in datasets]
+        spec = FeatureSpec(
+            run=slug,
+            source=source,
+            own=own,
+            mirrored=mirrored,
+            tasks=[name for name in names if name != own],
+        )
+        folder = tmp_path / "features" / slug
+        folder.mkdir(parents=True)
+        given = [] if encoder is None else [encoder]
+        outcome = extract_features(spec, given, datasets, folder / "features.safetensors")
+        return _artefact(
+            folder, "extract-features", spec.canonical(), ["features.safetensors"], outcome.facts
+        )
 
     return make

@@ -1,15 +1,20 @@
 """Tiny datasets, banks and specs for pretraining."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from PIL import Image
 
 from clsp.config.schema import METHODS, MethodEntry, RunSpec
-from clsp.data.bank import INDEX
+from clsp.data.bank import INDEX, identity
+from clsp.data.encoded import EncodedWriter, open_encoded
 from clsp.data.prepared import Prepared
+from clsp.pretrain.feed import load_batch
+from clsp.pretrain.run import train_step
 from clsp.runtime.canonical import sha256_array
 from clsp.runtime.manifest import Artefact, write_manifest
 from clsp.runtime.registry import settings_class
@@ -72,20 +77,24 @@ def make_spec(method="simclr", positives="augmentation", recipe=None, options=No
     })  # fmt: skip
 
 
+def _card(images, labels, count) -> dict:
+    pixels, side = images[:count].reshape(-1, 3) / 255, images.shape[1]
+    return {
+        "kind": "toy", "size": side, "classes": ["a", "b", "c"],
+        "splits": {"train": [0, count], "val": [count, count], "test": [count, count + 4]},
+        "mean": pixels.mean(0).tolist(), "std": pixels.std(0).tolist(),
+        "images_sha256": sha256_array(images), "labels_sha256": sha256_array(labels),
+        "source_sha256": sha256_array(images[:count]),
+    }  # fmt: skip
+
+
 def make_prepared(count=20, side=8, seed=0, labels=None) -> Prepared:
     """A dataset of random images in memory: `count` for training and 4 for testing."""
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (count + 4, side, side, 3), dtype=np.uint8)
     drawn = generator.integers(0, 3, count + 4)
     labels = (drawn if labels is None else labels).astype(np.int64)
-    pixels = images[:count].reshape(-1, 3) / 255
-    card = {
-        "kind": "toy", "size": side, "classes": ["a", "b", "c"],
-        "splits": {"train": [0, count], "val": [count, count], "test": [count, count + 4]},
-        "mean": pixels.mean(0).tolist(), "std": pixels.std(0).tolist(),
-        "images_sha256": sha256_array(images), "labels_sha256": sha256_array(labels),
-    }  # fmt: skip
-    return Prepared(images, labels, card)
+    return Prepared(images, labels, _card(images, labels, count))
 
 
 def _write(folder: Path, names: tuple[str, ...], stage: str, facts: dict) -> Artefact:
@@ -108,22 +117,51 @@ def write_dataset(folder: Path, **changes) -> Artefact:
     return _write(folder, ("images.npy", "labels.npy", "card.json"), "prepare-dataset", {})
 
 
-def write_bank(folder: Path, prepared: Prepared, candidates=3, seed=1) -> Artefact:
-    """A bank of random candidates for a dataset."""
+def photo(generator, height, width):
+    """A smooth random picture, uint8 (height, width, 3), that survives JPEG well."""
+    small = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def write_encoded(folder: Path, count=20, side=8, seed=0) -> Artefact:
+    """An encoded dataset of photos of many sizes: JPEG, every third one a PNG of a grey picture."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    with EncodedWriter(folder / "images.arrow") as writer:
+        for number in range(count + 4):
+            height, width = (int(n) for n in generator.integers(side, 4 * side, 2))
+            picture, stream = Image.fromarray(photo(generator, height, width)), BytesIO()
+            if number % 3 == 2:
+                picture.convert("L").save(stream, "PNG")
+            else:
+                picture.save(stream, "JPEG")
+            writer.add(stream.getvalue(), height, width)
+    fitted = open_encoded(folder / "images.arrow", side, None)[:]
+    labels = generator.integers(0, 3, count + 4)
+    card = {**_card(fitted, labels, count), "storage": "encoded", "resize": None}
+    np.save(folder / "labels.npy", labels)
+    (folder / "card.json").write_text(json.dumps(card))
+    return _write(folder, ("images.arrow", "labels.npy", "card.json"), "prepare-dataset", {})
+
+
+def write_bank(folder: Path, prepared: Prepared, candidates=3, seed=1, side=None) -> Artefact:
+    """A bank of random candidates for a dataset, of its size or another."""
     folder.mkdir(parents=True)
     anchors = len(prepared.split("train"))
-    shape = (anchors, candidates, *prepared.images.shape[1:])
+    own = prepared.images.shape[1]
+    shape = (anchors, candidates, side or own, side or own, 3)
     images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     np.save(folder / "images.npy", images)
     np.save(folder / "index.npy", np.zeros(anchors * candidates, dtype=INDEX))
-    owner = {
-        "images_sha256": prepared.card["images_sha256"],
-        "labels_sha256": prepared.card["labels_sha256"],
-        "anchors": anchors,
-    }
+    owner = identity(prepared)
     return _write(
         folder,
         ("images.npy", "index.npy"),
         "gather-bank",
         {"dataset": owner, "label_conditioned": False},
     )
+
+
+def take_step(setup, index, step):
+    """One optimizer step on the given anchors."""
+    return train_step(setup, load_batch(setup, index, setup.moment(step).epoch), step)

@@ -9,25 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tree_data import Preparing
+from tree_params import (
+    ABLATED,
+    ABLATIONS,
+    ALONG,
+    CANDIDATES,
+    JUDGE,
+    JUDGED,
+    LABELLED,
+    NEIGHBOURS,
+    PAIRED,
+    PARAMS,
+    SIDE,
+    THRESHOLD,
+    TRAIN,
+    tiny_params,
+)
+from tree_results import Judging, stream
 
+from clsp.config.floors import Floor, expand_floors
 from clsp.config.grid import Run, expand_runs
 from clsp.config.labels import spec_uses_labels
-from clsp.config.load import load_params
 from clsp.config.plan import (
     Job,
     bank_job,
     banks_needed,
+    datasets_needed,
     denoiser_job,
+    duplicates_job,
     pairs_job,
-    prepare_job,
     pretrain_job,
-    probe_job,
     report_job,
     report_params,
     shard_job,
-    transfer_job,
 )
 from clsp.config.schema import Params
+from clsp.data.duplicates import count_duplicates
 from clsp.job import Call, run
 from clsp.report.collect import collect_results
 from clsp.report.figure import render_figure
@@ -37,243 +55,24 @@ from clsp.runtime.canonical import canonical_json, sha256_array, sha256_text
 from clsp.runtime.manifest import Artefact, write_manifest
 from clsp.runtime.tracking import MIRRORED
 
+__all__ = [
+    "ABLATED",
+    "ABLATIONS",
+    "ALONG",
+    "JUDGE",
+    "JUDGED",
+    "LABELLED",
+    "PAIRED",
+    "PARAMS",
+    "REPO",
+    "TreeBuilder",
+    "tiny_params",
+]
+
 REPO = Path(__file__).parents[2]
-SIDE, CLASSES, TRAIN, TEST, CANDIDATES = 4, 3, 12, 9, 2
-NEIGHBOURS, THRESHOLD = 3, 0.2
-
-PARAMS: dict[str, Any] = {
-    "profile": "tiny",
-    "demonstration": True,
-    "device": "auto",
-    "tracking": False,
-    "shards": 2,
-    "datasets": {
-        "digits": {"kind": "digits", "size": SIDE, "test_fraction": 0.25, "seed": 0},
-        "target-mini": {"kind": "digits", "size": SIDE, "test_fraction": 0.5, "seed": 1},
-    },
-    "denoisers": {
-        "digits": {
-            "dataset": "digits",
-            "channels": [8],
-            "attention": [False],
-            "layers_per_block": 1,
-            "norm_groups": 4,
-            "dropout": 0.0,
-            "train_timesteps": 10,
-            "beta_start": 0.0001,
-            "beta_end": 0.02,
-            "epochs": 1,
-            "batch_size": 4,
-            "learning_rate": 0.001,
-            "warmup_steps": 0,
-            "gradient_clip": 1.0,
-            "ema_decay": 0.9,
-            "flip": 0.0,
-            "seed": 0,
-        }
-    },
-    "banks": {
-        "digits.mix": {
-            "generator": "interpolate",
-            "denoiser": "digits",
-            "dataset": "digits",
-            "candidates": CANDIDATES,
-            "interpolation_weight": 0.1,
-            "steps": 2,
-            "eta": 0.1,
-            "rounding": "nearest",
-            "batch_size": 4,
-            "seed": 0,
-        }
-    },
-    "encoders": {"tiny": {"architecture": "resnet18", "stem": "small", "width": 8}},
-    "recipes": {
-        "short": {
-            "family": "tiny",
-            "epochs": 2,
-            "batch_size": 4,
-            "optimizer": "sgd",
-            "learning_rate": 0.1,
-            "learning_rate_scaling": "none",
-            "momentum": 0.9,
-            "weight_decay": 0.0001,
-            "weight_decay_on": "all",
-            "schedule": "epoch",
-            "warmup_epochs": 1,
-            "warmup_start": 0.001,
-            "views": {
-                "crop_scale": [0.4, 1.0],
-                "crop_ratio": [0.75, 1.25],
-                "interpolation": "bilinear",
-                "flip": 0.0,
-                "jitter": {
-                    "probability": 0.8,
-                    "brightness": 0.4,
-                    "contrast": 0.4,
-                    "saturation": 0.4,
-                    "hue": 0.1,
-                },
-                "grayscale": 0.2,
-                "solarize": 0.0,
-            },
-        }
-    },
-    "methods": {
-        "simclr": {
-            "label": "SimCLR",
-            "recipe": "short",
-            "alignment_weight": 1.0,
-            "temperature": 0.2,
-            "hidden": 8,
-            "projection": 4,
-            "forward": "joint",
-        }
-    },
-    "positives": {
-        "none": {"label": "{method}"},
-        "synthetic": {"source": "bank", "label": "CLSP-{method}", "bank": "{dataset}.mix"},
-    },
-    "runs": {
-        "main": {
-            "dataset": ["digits"],
-            "encoder": ["tiny"],
-            "method": ["simclr"],
-            "positives": ["none", "synthetic"],
-            "seed": [0, 1, 2],
-        }
-    },
-    "comparison": {"recipes": "single", "labels": "refused"},
-    "overrides": [],
-    "evaluation": {
-        "seed": 0,
-        "linear": {
-            "epochs": 5,
-            "batch_size": 4,
-            "learning_rate": 1.0,
-            "momentum": 0.0,
-            "weight_decay": 0.0,
-            "milestones": [3],
-            "decay": 0.1,
-            "flip": False,
-        },
-        "knn": {"k": 3, "temperature": 0.07, "best_of": [1, 3]},
-        "transfer": {
-            "datasets": ["target-mini"],
-            "logistic": {
-                "low": -2,
-                "high": 2,
-                "count": 3,
-                "max_iterations": 10,
-                "tolerance": 0.0001,
-                "validation_fraction": 0.2,
-                "seed": 0,
-            },
-        },
-    },
-    "tables": ["main", "transfer"],
-    "figures": ["curves", "candidates", "tsne"],
-}
-
-ALONG = {"dataset": ["digits"], "encoder": ["tiny"], "method": ["simclr"], "seed": [0, 1, 2]}
-ABLATIONS = ("ablation_alignment", "ablation_candidates", "ablation_interpolation")
-ABLATED: dict[str, Any] = {  # changes that add a grid for each ablation, its table and its figure
-    "runs": {
-        **PARAMS["runs"],
-        "alignment": {**ALONG, "positives": ["synthetic"], "alignment_weight": [1.0, 0, 0.5]},
-        "candidates": {**ALONG, "positives": ["synthetic"], "candidates": [1, 2]},
-        "interpolation": {**ALONG, "positives": ["synthetic"], "interpolation_weight": [0.1, 0.5]},
-    },
-    "tables": [*PARAMS["tables"], *ABLATIONS],
-    "figures": [*PARAMS["figures"], *ABLATIONS],
-}
-PAIRED: dict[str, Any] = {  # changes that add runs on pairs, which the first run judges
-    "positives": {
-        **PARAMS["positives"],
-        "semantic": {
-            "source": "semantic_pairs",
-            "label": "SePP-{method}",
-            "pairs": "{dataset}.near",
-        },
-    },
-    "pairs": {
-        "digits.near": {
-            "dataset": "digits",
-            "run": "digits.tiny.simclr.none.s0",
-            "neighbours": NEIGHBOURS,
-            "threshold": THRESHOLD,
-        }
-    },
-    "runs": {**PARAMS["runs"], "semantic": {**ALONG, "positives": ["semantic"]}},
-}
-SUPCON: dict[str, Any] = {
-    "label": "SupCon",
-    "recipe": "other",
-    "alignment_weight": 1.0,
-    "form": "mean_outside_log",
-    "temperature": 0.2,
-    "hidden": 8,
-    "projection": 4,
-    "forward": "joint",
-}
-JUDGE = "digits.tiny.supcon.none.s0.labels"
-LABELLED: dict[str, Any] = {  # a run with labels, by another recipe, judges the pairs
-    "recipes": {**PARAMS["recipes"], "other": {**PARAMS["recipes"]["short"], "family": "another"}},
-    "methods": {**PARAMS["methods"], "supcon": SUPCON},
-    "positives": PAIRED["positives"],
-    "pairs": {"digits.near": {**PAIRED["pairs"]["digits.near"], "run": JUDGE}},
-    "runs": {
-        "supervision": {**ALONG, "method": ["supcon"], "positives": ["none"]},
-        **PAIRED["runs"],
-    },
-    "comparison": {"recipes": "mixed", "labels": "marked"},
-}
 
 
-def tiny_params(**changes: Any) -> Params:
-    """The parameters of the tree, with top-level entries replaced."""
-    return load_params({**PARAMS, **changes}, "tiny")
-
-
-def _stream(*parts: Any) -> np.random.Generator:
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
-
-
-def accuracy_record(
-    task: str,
-    protocol: str,
-    variant: str,
-    metric: str,
-    stored: dict[str, np.ndarray],
-    names: dict[str, str],
-    **more: Any,
-) -> dict[str, Any]:
-    """A result record, counted in plain Python."""
-    logits, labels = stored[names["logits"]], stored[names["labels"]]
-    hit = logits.argmax(axis=1) == labels
-    per_class = [
-        [int(hit[labels == c].sum()), int((labels == c).sum())] for c in range(logits.shape[1])
-    ]
-    correct, total = int(hit.sum()), len(labels)
-    shares = [100 * c / t for c, t in per_class if t]
-    value = 100 * correct / total if metric == "top1" else sum(shares) / len(shares)
-    return {
-        "task": task,
-        "protocol": protocol,
-        "variant": variant,
-        "metric": metric,
-        "value": value,
-        "correct": correct,
-        "total": total,
-        "per_class": per_class,
-        "split": "test",
-        "epoch": 2,
-        "predictions": names,
-        **more,
-    }
-
-
-class TreeBuilder:
+class TreeBuilder(Preparing, Judging):
     """Writes the tree below a folder; every artefact through the suite's own manifest code."""
 
     def __init__(self, base: Path, params: Params) -> None:
@@ -342,27 +141,6 @@ class TreeBuilder:
         outputs = {name: home / name for name in files}
         return write_manifest(home / manifest, outputs, dependencies, predicate)
 
-    def dataset(self, name: str) -> Artefact:
-        """A prepared dataset of random images."""
-        draw = _stream("dataset", name)
-        count = TRAIN + TEST
-        images = draw.integers(0, 255, (count, SIDE, SIDE, 3), dtype=np.uint8)
-        labels = np.arange(count, dtype=np.int64) % CLASSES
-        card = {
-            "title": "Tiny",
-            "classes": [f"class {c}" for c in range(CLASSES)],
-            "splits": {"train": [0, TRAIN], "val": [TRAIN, TRAIN], "test": [TRAIN, count]},
-            "mean": [0.5] * 3,
-            "std": [0.25] * 3,
-            "license": "CC0",
-            "source": "drawn",
-            "metric": "top1" if name == "digits" else "mean_per_class",
-            "images_sha256": sha256_array(images),
-            "labels_sha256": sha256_array(labels),
-        }
-        files = {"images.npy": images, "labels.npy": labels, "card.json": canonical_json(card)}
-        return self.write(prepare_job(self.params, name), f"data/{name}", files, [])
-
     def denoiser(self, name: str, dataset: Artefact) -> Artefact:
         """A denoiser whose weights are a few bytes."""
         files = {
@@ -377,7 +155,7 @@ class TreeBuilder:
     def bank(self, name: str, denoiser: Artefact, dataset: Artefact) -> Artefact:
         """A bank of random candidates, through two shards."""
         shape = (TRAIN, CANDIDATES, SIDE, SIDE, 3)
-        images = _stream("bank", name).integers(0, 255, shape, dtype=np.uint8)
+        images = stream("bank", name).integers(0, 255, shape, dtype=np.uint8)
         half, made = TRAIN // 2, []
         for number, part in enumerate((images[:half], images[half:]), start=1):
             made.append(
@@ -423,7 +201,7 @@ class TreeBuilder:
 
     def pairs(self, name: str, encoder: Artefact, dataset: Artefact) -> Artefact:
         """Pairs among random features, mined in plain Python."""
-        features = _stream("pairs", name).normal(size=(TRAIN, 6)).astype(np.float16)
+        features = stream("pairs", name).normal(size=(TRAIN, 6)).astype(np.float16)
         units = features.astype(np.float64)
         units /= np.linalg.norm(units, axis=1, keepdims=True)
         cosines = units @ units.T
@@ -504,109 +282,6 @@ class TreeBuilder:
             facts=facts,
         )
 
-    def _logits(self, *parts: Any) -> np.ndarray:
-        labels = np.arange(TRAIN, TRAIN + TEST) % CLASSES
-        noise = _stream(*parts).normal(size=(TEST, CLASSES))
-        return (noise + 1.2 * np.eye(CLASSES)[labels]).astype(np.float32)
-
-    def _arrays(self, prefix: str, logits: np.ndarray) -> dict[str, np.ndarray]:
-        rows = np.arange(TRAIN, TRAIN + TEST, dtype=np.int64)
-        return {f"{prefix}logits": logits, f"{prefix}labels": rows % CLASSES, f"{prefix}rows": rows}
-
-    def probe(self, run: Run, encoder: Artefact, dataset: Artefact) -> Artefact:
-        """Linear probe and kNN, with logits that give the recorded numbers."""
-        names = {"logits": "logits", "labels": "labels", "rows": "rows"}
-        linear = self._arrays("", self._logits("linear", run.slug))
-        knn = self._arrays("", self._logits("knn", run.slug))
-        knn["logits_best_of_k"] = self._logits("best", run.slug)
-        fixed = {"selected_on": "none"}
-        of_linear = [
-            accuracy_record(
-                "digits",
-                "linear",
-                "",
-                "top1",
-                linear,
-                {"file": "linear.npz", **names},
-                selection={},
-                **fixed,
-            )
-        ]
-        of_knn = [
-            accuracy_record(
-                "digits",
-                "knn",
-                "",
-                "top1",
-                knn,
-                {"file": "knn.npz", **names},
-                selection={"k": 3},
-                **fixed,
-            ),
-            accuracy_record(
-                "digits",
-                "knn",
-                "best_of_k",
-                "top1",
-                knn,
-                {"file": "knn.npz", **names, "logits": "logits_best_of_k"},
-                selection={"k": 1},
-                selected_on="test",
-            ),
-        ]
-        features = _stream("features", run.slug).normal(size=(TEST, 8)).astype(np.float32)
-        files: dict[str, Any] = {
-            "linear.json": _document(run.slug, of_linear),
-            "knn.json": _document(run.slug, of_knn),
-            "linear.npz": _npz(self.base, linear),
-            "knn.npz": _npz(self.base, knn),
-            "features.npy": features,
-        }
-        metrics = {
-            "linear/top1": of_linear[0]["value"],
-            "knn/top1": of_knn[0]["value"],
-            "knn_best_of_k/top1": of_knn[1]["value"],
-        }
-        return self.write(
-            probe_job(run),
-            f"probes/{run.slug}",
-            files,
-            [encoder, dataset],
-            metrics=metrics,
-            facts={"results": of_linear + of_knn},
-        )
-
-    def transfer(self, run: Run, encoder: Artefact, dataset: Artefact) -> Artefact:
-        """Transfer to one dataset, judged by mean per class."""
-        task = "target-mini"
-        stored = self._arrays(f"{task}.", self._logits("transfer", run.slug))
-        names = {"file": "predictions.npz"}
-        names |= {key: f"{task}.{key}" for key in ("logits", "labels", "rows")}
-        record = accuracy_record(
-            task,
-            "transfer",
-            "",
-            "mean_per_class",
-            stored,
-            names,
-            selected_on="val",
-            selection={"log10_lambda": 0.0},
-        )
-        files: dict[str, Any] = {
-            "transfer.json": _document(run.slug, [record]),
-            "predictions.npz": _npz(self.base, stored),
-        }
-        job = transfer_job(run)
-        assert job is not None
-        return self.write(
-            job,
-            f"transfer/{run.slug}",
-            files,
-            [encoder, dataset],
-            metrics={f"transfer/{task}": record["value"]},
-            facts={"results": [record]},
-        )
-
     def check(self) -> Artefact:
         """The record that the datasets fit the settings; no number depends on it."""
         spec = report_params(self.params).canonical()
@@ -614,22 +289,49 @@ class TreeBuilder:
         return self.write(job, "provenance/data-check", {"checked.json": "{}\n"}, [])
 
     def science(self) -> None:
-        """Everything but the report."""
-        digits, target = self.dataset("digits"), self.dataset("target-mini")
+        """Everything but the report; call it inside `base`."""
+        data = {name: self.dataset(name) for name in datasets_needed(self.params)}
         self.check()
         (self.results / "provenance/snakemake.json").write_text("{}\n")
-        denoiser = self.denoiser("digits", digits)
-        banks = {n: self.bank(n, denoiser, digits) for n in banks_needed(self.params)}
+        denoiser = self.denoiser("digits", data["digits"])
+        banks = {n: self.bank(n, denoiser, data["digits"]) for n in banks_needed(self.params)}
+        self.duplicates([*data.values()], [*banks.values()])
         encoders, pairs = {}, {}
         for of_run in expand_runs(self.params).values():
-            inputs = [digits, banks[of_run.spec.bank]] if of_run.spec.bank else [digits]
+            inputs = [data["digits"]]
+            inputs += [banks[of_run.spec.bank]] if of_run.spec.bank else []
             if name := of_run.spec.pairs:
                 judge = encoders[self.params.pairs[name].run]
-                pairs[name] = pairs.get(name) or self.pairs(name, judge, digits)
+                pairs[name] = pairs.get(name) or self.pairs(name, judge, data["digits"])
                 inputs.append(pairs[name])
-            encoder = encoders[of_run.slug] = self.training(of_run, inputs)
-            self.probe(of_run, encoder, digits)
-            self.transfer(of_run, encoder, target)
+            encoders[of_run.slug] = self.training(of_run, inputs)
+            self.judge(of_run, encoders[of_run.slug], data)
+        for floor in expand_floors(self.params).values():
+            self.judge(floor, encoders[floor.run], data)
+
+    def judge(self, judged: Run | Floor, encoder: Artefact, data: dict[str, Artefact]) -> None:
+        """Everything that judges a run or floor."""
+        spec = judged.features
+        tasks = [data[name] for name in spec.tasks]
+        own = [data[spec.own]] if spec.own else []
+        read = None if spec.source == "pixels" else encoder
+        features = self.features(judged, read, [*own, *tasks])
+        if isinstance(judged, Run):
+            self.probe(judged, features, *own)
+            self.fine_tune(judged, encoder, tasks)
+        self.transfer(judged, features, tasks)
+        self.few_shot(judged, features, tasks)
+
+    def duplicates(self, datasets: list[Artefact], banks: list[Artefact]) -> None:
+        """Duplicates between what is trained on and test splits, by the real stage."""
+        home, job = self.results / "evaluations/duplicates", duplicates_job(self.params)
+        arguments = {
+            "spec": job.json,
+            "datasets": [artefact.manifest for artefact in datasets],
+            "banks": [artefact.manifest for artefact in banks],
+            "duplicates": home / "duplicates.json",
+        }
+        run(Call(job.stage, count_duplicates, arguments, home / "manifest.json", job.code, 1))
 
     def _run(
         self, stage: str, function: Any, manifest: str, name: str | None, **given: Any
@@ -692,15 +394,3 @@ class TreeBuilder:
             template=REPO / "clsp/report/report.html.jinja",
             page=reports / "report.html",
         )
-
-
-def _document(slug: str, results: list[dict[str, Any]]) -> str:
-    return canonical_json({"schema_version": 1, "run": slug, "results": results}) + "\n"
-
-
-def _npz(base: Path, arrays: dict[str, np.ndarray]) -> bytes:
-    path = base / "arrays.npz"
-    np.savez(path, **arrays)
-    content = path.read_bytes()
-    path.unlink()
-    return content

@@ -4,12 +4,11 @@ import sys
 from pathlib import Path
 
 import torch
-from pretraining import NOTHING, make_prepared, make_spec
+from pretraining import NOTHING, make_prepared, make_spec, take_step
 
 from clsp.config.schema import METHODS
 from clsp.pretrain.optim import set_learning_rates
 from clsp.pretrain.resume import Position, Resume
-from clsp.pretrain.run import train_step
 from clsp.pretrain.setup import set_up
 from clsp.runtime.registry import names
 
@@ -30,7 +29,7 @@ def advance(setup, first, last):
     """Take steps first to last - 1 on batches that differ."""
     for step in range(first, last):
         set_learning_rates(setup.optimizer, setup.spec.recipe, step, setup.per_epoch)
-        train_step(setup, torch.arange(8) + step, step)
+        take_step(setup, torch.arange(8) + step, step)
 
 
 def whole_state(setup):

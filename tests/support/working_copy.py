@@ -60,12 +60,35 @@ def smallest(params):
         }
     }
     params["datasets"]["digits"]["limit"] = 400
-    tasks = ["cifar10-mini", "dtd-mini"]
-    params["evaluation"]["transfer"]["datasets"] = tasks
+    # One task as pixels, one as image files, one in which an image shows several classes.
+    tasks = ["cifar10-mini", "dtd-mini", "voc2007-mini"]
+    params["datasets"]["dtd-mini"]["storage"] = "encoded"
+    params["datasets"]["voc2007-mini"] = {
+        "kind": "voc2007",
+        "size": 16,
+        "source": "miniature",
+        "seed": 0,
+    }
     params["datasets"] = {k: v for k, v in params["datasets"].items() if k in ["digits", *tasks]}
     params["evaluation"]["linear"]["epochs"] = 20
     params["evaluation"]["linear"]["milestones"] = [12, 16]
-    params["evaluation"]["transfer"]["logistic"]["count"] = 3
+    transfer = params["evaluation"]["transfer"]
+    transfer["datasets"] = tasks
+    transfer["logistic"]["count"] = 3
+    transfer["few_shot"].update(shots=[1, 2], draws=2)
+    transfer["fine_tune"] = {
+        "epochs": 1,
+        "batch_size": 64,
+        "learning_rates": [0.01],
+        "weight_decays": [0.0],
+        "momentum": 0.9,
+        "crop_scale": 0.5,
+        "flip": 0.0,
+        "validation": "ssl_transfer",
+        "validation_fraction": 0.2,
+        "seed": 0,
+    }
+    params["tables"] = [*params["tables"], "fine_tune"]
     params["profile"] = "smoke"
     return params
 

@@ -1,11 +1,13 @@
 """Shards, gathering and opening a bank: coverage, checks, facts and refusals."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from diffusing import Factory, bank_spec, write_artefact, write_dataset, write_denoiser
+from encoding import as_encoded
 
 from clsp.config.schema import GENERATORS
 from clsp.data.bank import open_bank
@@ -229,6 +231,32 @@ def test_bank_of_another_dataset_is_refused(factory, tmp_path, other):
     prepared = open_prepared(write_dataset(tmp_path / "other", **other))
     with pytest.raises(DataError, match="bank bank belongs to another dataset"):
         bank.check_belongs(prepared)
+
+
+def test_a_bank_of_encoded_anchors_is_that_of_their_pixels(factory):
+    spec, shards = shards_of(factory)
+    whole = open_bank(factory.gather(spec, shards)[0]).images.copy()
+    factory.dataset = as_encoded(factory.dataset, factory.root / "encoded")
+    encoded = [factory.shard(spec, f"{i}-of-3", "encoded-shards") for i in (1, 2, 3)]
+    artefact, _ = factory.gather(spec, encoded)
+    assert np.array_equal(open_bank(artefact).images, whole)
+    open_bank(artefact).check_belongs(open_prepared(factory.dataset))
+
+
+def test_a_bank_belongs_to_its_images_at_another_size(factory):
+    bank = open_bank(factory.gather(*shards_of(factory))[0])
+    prepared = open_prepared(factory.dataset)
+    card = {**prepared.card, "size": 16, "images_sha256": "0" * 64}
+    bank.check_belongs(
+        replace(prepared, images=prepared.images.repeat(2, 1).repeat(2, 2), card=card)
+    )
+    with pytest.raises(DataError, match="its source_sha256 is"):
+        bank.check_belongs(replace(prepared, card={**card, "source_sha256": "0" * 64}))
+    with pytest.raises(DataError, match="its images_sha256 is"):  # of one size there is no doubt
+        bank.check_belongs(replace(prepared, card={**card, "size": 8}))
+    lacking = {key: value for key, value in card.items() if key != "source_sha256"}
+    with pytest.raises(DataError, match="card lacks 'source_sha256'; prepare the dataset again"):
+        bank.check_belongs(replace(prepared, card=lacking))
 
 
 def test_bank_knows_its_dataset(factory):

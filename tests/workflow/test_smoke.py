@@ -22,8 +22,12 @@ def test_every_stage_leaves_its_artefacts(finished):
         "generate-shard",
         "gather-bank",
         "pretrain-encoder",
+        "extract-features",
         "probe-encoder",
         "probe-transfer",
+        "probe-few-shot",
+        "fine-tune-encoder",
+        "count-duplicates",
     }
     reports = finished.folder / "reports" / "smoke"
     for name in (
@@ -33,6 +37,8 @@ def test_every_stage_leaves_its_artefacts(finished):
         "audit.json",
         "tables/main.tex",
         "tables/transfer.md",
+        "tables/fine_tune.md",
+        "figures/few_shot.png",
         "figures/curves.png",
         "figures/candidates.png",
     ):
@@ -53,6 +59,9 @@ def test_the_frame_has_every_run_and_protocol(finished):
     seen = {(row["label"], row["protocol"], row["variant"]) for row in rows}
     for label in ("SimCLR", "CLSP-SimCLR", "MoCo v2+", "CLSP-MoCo v2+"):
         assert {(label, "linear", ""), (label, "knn", ""), (label, "transfer", "")} <= seen
+        assert {(label, "few_shot", "shots=1"), (label, "fine_tune", "")} <= seen
+    for label in ("Random encoder", "Raw pixels"):
+        assert {(label, "transfer", ""), (label, "few_shot", "shots=2")} <= seen
     assert {row["status"] for row in rows} == {"done"}
 
 
@@ -90,7 +99,9 @@ def test_mlflow_has_one_run_per_job(finished):
         "gather-bank": 1,
         "pretrain-encoder": 4,
         "probe-encoder": 4,
-        "probe-transfer": 4,
+        "probe-transfer": 6,
+        "probe-few-shot": 6,
+        "fine-tune-encoder": 4,
     }
     assert status == [("FINISHED",)]
 

@@ -1,7 +1,7 @@
 """Every artefact that params.yaml asks for is there once, with all its files and metrics."""
 
 from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding
-from clsp.audit.suite import Suite
+from clsp.audit.suite import JUDGING, Suite
 from clsp.report.records import SHARD, shard_of
 from clsp.runtime.manifest import Artefact
 
@@ -10,7 +10,7 @@ SEVERITY = BLOCKING
 
 REQUIRED = {
     "fetch-dataset": (),
-    "prepare-dataset": ("images.npy", "labels.npy", "card.json"),
+    "prepare-dataset": ("labels.npy", "items.csv", "card.json"),
     "train-denoiser": ("model_index.json", "history.jsonl"),
     SHARD: (),
     "gather-bank": ("images.npy", "index.npy"),
@@ -21,10 +21,13 @@ REQUIRED = {
         "history.jsonl",
     ),
     "mine-pairs": ("pairs.npy", "features.npy"),
-    "probe-encoder": ("linear.json", "knn.json", "linear.npz", "knn.npz", "features.npy"),
+    "count-duplicates": ("duplicates.json",),
+    "extract-features": ("features.safetensors",),
+    "probe-encoder": ("linear.json", "knn.json", "linear.npz", "knn.npz"),
     "probe-transfer": ("transfer.json", "predictions.npz"),
+    "probe-few-shot": ("few_shot.json", "predictions.npz"),
+    "fine-tune-encoder": ("fine_tune.json", "predictions.npz"),
 }
-JUDGED = ("probe-encoder", "probe-transfer")
 
 
 def _unreadable(suite: Suite) -> list[Finding]:
@@ -38,7 +41,11 @@ def _unreadable(suite: Suite) -> list[Finding]:
 def _content(suite: Suite, artefact: Artefact) -> list[Finding]:
     problems = []
     subjects, stage = artefact.subjects, artefact.stage
-    if absent := [name for name in REQUIRED.get(stage, ()) if name not in subjects]:
+    required = REQUIRED.get(stage, ())
+    if stage == "prepare-dataset":
+        stored = (artefact.spec.get("storage") or "arrays") == "arrays"
+        required += ("images.npy" if stored else "images.arrow",)
+    if absent := [name for name in required if name not in subjects]:
         problems.append(("all files of the stage", f"no {', '.join(absent)}"))
     if not subjects:
         problems.append(("at least one file", "none"))
@@ -47,7 +54,7 @@ def _content(suite: Suite, artefact: Artefact) -> list[Finding]:
     if artefact.predicate.get("status") != "completed":
         problems.append(("status completed", str(artefact.predicate.get("status"))))
     values = artefact.metrics.values()
-    if stage in JUDGED and (not values or any(value is None for value in values)):
+    if stage in JUDGING and (not values or any(value is None for value in values)):
         problems.append(("metrics with values", str(artefact.metrics or "none")))
     return [
         Finding(

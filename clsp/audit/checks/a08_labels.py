@@ -1,46 +1,113 @@
-"""Stored labels are the dataset's, row by row, over the whole test split and nothing else."""
+"""Stored labels are the dataset's, row by row, over the whole test split and nothing else.
+
+The dataset's own list of images gives the same labels, and its hashes are those on the card.
+"""
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from clsp.audit.finding import BLOCKING, Finding, Number
+from clsp.audit.items import Items, lines_sha256, read_items
 from clsp.audit.recompute import load_predictions
 from clsp.audit.suite import Suite
+from clsp.config.plan import datasets_needed, prepare_job
 from clsp.runtime.manifest import Artefact
 
 ID = "A08"
 SEVERITY = BLOCKING
+UNLABELLED = -1
+
+Problem = tuple[str, str]  # expected, found
 
 
-def _problem(suite: Suite, number: Number, record: dict, probe: Artefact) -> tuple[str, str] | None:
-    """(expected, found), or None if the labels and rows are right."""
+def _problem(suite: Suite, number: Number, record: dict, probe: Artefact) -> Problem | None:
+    """What is wrong with the labels and rows of one number."""
     dataset = suite.dataset(number.task)
     if dataset is None:
         return "a readable dataset", f"none for {number.task}"
     names = record["predictions"]
     try:
-        stored = load_predictions(
-            probe.folder / names["file"], names["logits"], names["labels"], names["rows"]
-        )
+        stored = load_predictions(probe.folder / names["file"], names)
         start, stop = dataset[1]["splits"]["test"]
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         return "readable predictions and card", str(error)
     if not np.array_equal(stored.rows, np.arange(start, stop)):
         return f"test rows {start} to {stop} in order", f"{len(stored.rows)} other rows"
-    wrong = np.flatnonzero(dataset[0][start:stop] != stored.labels)
+    labels = dataset[0][start:stop]
+    if labels.shape != stored.labels.shape:
+        return f"labels {labels.shape}", f"labels {stored.labels.shape}"
+    wrong = np.flatnonzero((labels != stored.labels).reshape(len(labels), -1).any(axis=1))
     if len(wrong):
         row = int(wrong[0])
         return (
-            f"label {dataset[0][start + row]} in row {start + row}",
+            f"label {labels[row]} in row {start + row}",
             f"label {stored.labels[row]} ({len(wrong)} differ)",
         )
     return None
 
 
+def _written(labels: np.ndarray) -> list[str]:
+    """Labels as the list of images spells them: a number, or numbers joined by spaces."""
+    if labels.ndim == 1:
+        return [str(label) for label in labels.tolist()]
+    return [" ".join(map(str, np.flatnonzero(row).tolist())) for row in labels]
+
+
+def _columns(items: Items, labels: np.ndarray, card: dict) -> Iterator[Problem]:
+    """Where splits or labels of the list are not those of the card or the array."""
+    ranges = sorted(card["splits"].items(), key=lambda entry: entry[1])
+    splits = [name for name, (start, stop) in ranges for _ in range(stop - start)]
+    for what, expected, found in (
+        ("split", splits, items.split),
+        ("label", _written(labels), items.label),
+    ):
+        if len(expected) != len(found):
+            yield f"{len(expected)} images", f"{len(found)} in the list"
+            continue
+        pairs = enumerate(zip(expected, found, strict=True))
+        if wrong := [row for row, (here, there) in pairs if here != there]:
+            row = wrong[0]
+            yield f"{what} {expected[row]} in row {row}", f"{found[row]} ({len(wrong)} differ)"
+
+
+def _card(items: Items, labels: np.ndarray, card: dict) -> Iterator[Problem]:
+    """What the card says otherwise than list and labels."""
+    train = slice(*card["splits"]["train"])
+    of_names = {name: lines_sha256(items.name[a:b]) for name, (a, b) in card["splits"].items()}
+    unlabelled = int((labels[train] == UNLABELLED).sum()) if labels.ndim == 1 else 0
+    for name, expected in {
+        "items_sha256": of_names,
+        "source_sha256": lines_sha256(items.source[train]),
+        "unlabelled": unlabelled,
+        "multilabel": labels.ndim == 2,
+    }.items():
+        if card.get(name) != expected:
+            yield f"{name} = {expected}"[:160], f"{name} = {card.get(name)}"[:160]
+
+
+def _list(suite: Suite, name: str) -> Iterator[Finding]:
+    job, dataset = prepare_job(suite.params, name), suite.dataset(name)
+    artefact = suite.records.current(job.stage, job.name, job.spec)
+    if artefact is None or dataset is None:
+        return  # A01, A02 and A05 report it
+    path = artefact.folder / "items.csv"
+    try:
+        items = read_items(path)
+        problems = [*_columns(items, *dataset), *_card(items, *dataset)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problems = [("a readable list of images and card", str(error))]
+    message = "the list of images, the labels and the card do not agree"
+    numbers = suite.dependents(job.stage, name)
+    for problem in problems:
+        yield Finding(ID, BLOCKING, str(path), *problem, message, name, numbers)
+
+
 def check(suite: Suite) -> list[Finding]:
-    """Compare labels in predictions with those of the dataset."""
-    findings = []
-    for run, probe in suite.probes:
-        for number, record in suite.results_of(run, probe):
+    """Compare labels in predictions with those of the dataset, and those with its list."""
+    findings = [f for name in datasets_needed(suite.params) for f in _list(suite, name)]
+    for judged, probe in suite.probes:
+        for number, record in suite.results_of(judged, probe):
             if problem := _problem(suite, number, record, probe):
                 file = str(probe.folder / record["predictions"]["file"])
                 message = "labels of the predictions are not those of the dataset's test split"

@@ -9,7 +9,7 @@ import numpy as np
 from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.suite import Suite
 from clsp.config.plan import bank_job, banks_needed, prepare_job
-from clsp.runtime.canonical import read_json
+from clsp.data.prepared import Images, open_prepared, window
 from clsp.runtime.errors import ClspError
 from clsp.runtime.manifest import Artefact
 
@@ -38,7 +38,7 @@ def _coverage(index: np.ndarray, shape: tuple[int, ...], anchors: int, wanted: i
     return f"(anchor, candidate) missing {absent}, doubled {doubled}, {len(pairs)} entries"
 
 
-def _images(images: np.ndarray, anchors: np.ndarray, index: np.ndarray) -> Iterator[str]:
+def _images(images: np.ndarray, anchors: Images, index: np.ndarray) -> Iterator[str]:
     """What is wrong with single images: (N, K, H, W, 3) against anchors (N, H, W, 3)."""
     hashed = index.reshape(images.shape[:2])["sha64"] if "sha64" in index.dtype.names else None
     for row in range(len(images)):
@@ -62,15 +62,16 @@ def _problems(bank: Artefact, data: Artefact, spec: dict[str, Any]) -> list[str]
     try:
         images = np.load(bank.folder / "images.npy", mmap_mode="r", allow_pickle=False)
         index = np.load(bank.folder / "index.npy", allow_pickle=False)
-        real = np.load(data.folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        start, stop = read_json(data.folder / "card.json")["splits"]["train"]
+        prepared = open_prepared(data)
+        start, stop = prepared.card["splits"]["train"]
+        real = window(prepared.images, start, stop)  # encoded ones are decoded one by one
     except (OSError, ValueError, EOFError, KeyError, TypeError, ClspError) as error:
         return [f"cannot be read: {error}"]
     if images.ndim != 5 or images.dtype != np.uint8 or images.shape[2:] != real.shape[1:]:
         return [f"images are {images.dtype} {images.shape}, anchors {real.shape}"]
     if wrong := _coverage(index, images.shape, stop - start, spec["candidates"]):
         return [wrong]
-    found = list(_images(images, real[start:stop], index))
+    found = list(_images(images, real, index))
     more = [f"and {len(found) - 5} more"] if len(found) > 5 else []
     return found[:5] + more
 

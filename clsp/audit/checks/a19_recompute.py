@@ -1,4 +1,8 @@
-"""Every metric follows from the stored logits: record, metric file and manifest agree with them."""
+"""Every metric follows from the stored logits: record, metric file and manifest agree with them.
+
+Of few labels, predicted classes are stored, one set per draw of training images, and counts are
+pooled over the draws.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +18,14 @@ from clsp.runtime.manifest import Artefact
 ID = "A19"
 SEVERITY = BLOCKING
 TOLERANCE = 1e-9  # percent
-FILES = {"linear": "linear.json", "knn": "knn.json", "transfer": "transfer.json"}
+FILES = {
+    "linear": "linear.json",
+    "knn": "knn.json",
+    "transfer": "transfer.json",
+    "few_shot": "few_shot.json",
+    "fine_tune": "fine_tune.json",
+}
+DOWNSTREAM = ("transfer", "few_shot", "fine_tune")  # protocols over many datasets
 EXACT = ("correct", "total", "per_class")
 
 Difference = tuple[Path, str, str, str]  # file, expected, found, message
@@ -22,21 +33,23 @@ Difference = tuple[Path, str, str, str]  # file, expected, found, message
 
 def metric_name(number: Number, metric: str) -> str:
     """Name of a number among the metrics of its manifest and in MLflow."""
-    if number.protocol == "transfer":
-        return f"transfer/{number.task}"
+    if number.protocol in DOWNSTREAM:
+        variant = number.variant.replace("=", "_")  # MLflow allows no equals sign
+        return "/".join(filter(None, (number.protocol, number.task, variant)))
     return f"{'_'.join(filter(None, (number.protocol, number.variant)))}/{metric}"
 
 
-def recompute(probe: Artefact, record: dict[str, Any]) -> Score:
-    """The score of a record from its stored logits.
+def recompute(suite: Suite, probe: Artefact, record: dict[str, Any]) -> Score:
+    """The score of a record from its stored logits or predicted classes.
 
     Raises:
         OSError, ValueError, KeyError, TypeError, EOFError: If they are not there or malformed.
     """
     names = record["predictions"]
     path = probe.folder / names["file"]
-    stored = load_predictions(path, names["logits"], names["labels"], names["rows"])
-    return score(stored, record["metric"])
+    dataset = suite.dataset(record["task"])
+    classes = len(dataset[1]["classes"]) if dataset else None
+    return score(load_predictions(path, names), record["metric"], classes)
 
 
 def _stored_record(probe: Artefact, number: Number) -> tuple[Path, dict[str, Any] | None]:
@@ -66,7 +79,7 @@ def _differences(
         found, expected = f"metric {record.get('metric')}", f"metric {card.get('metric')}"
         yield probe.manifest, expected, found, "the dataset is judged by another metric"
     try:
-        truth = recompute(probe, record)
+        truth = recompute(suite, probe, record)
         path, stored = _stored_record(probe, number)
     except (OSError, ValueError, KeyError, TypeError, EOFError, ClspError) as error:
         yield probe.folder, "readable predictions and results", str(error), "cannot be recomputed"
@@ -87,7 +100,7 @@ def _differences(
 
 def _absent(suite: Suite) -> list[Finding]:
     """Numbers that a current probe should hold and does not."""
-    there = {n for run, probe in suite.probes for n, _ in suite.results_of(run, probe)}
+    there = {n for judged, probe in suite.probes for n, _ in suite.results_of(judged, probe)}
     findings = []
     for _, probe in suite.probes:
         for number in sorted(suite.affected(probe) - there):
@@ -111,8 +124,8 @@ def _absent(suite: Suite) -> list[Finding]:
 def check(suite: Suite) -> list[Finding]:
     """Recompute every number and compare it wherever it is written."""
     findings = _absent(suite)
-    for run, probe in suite.probes:
-        for number, record in suite.results_of(run, probe):
+    for judged, probe in suite.probes:
+        for number, record in suite.results_of(judged, probe):
             about = " ".join(filter(None, number))
             findings += [
                 Finding(

@@ -1,10 +1,18 @@
-"""Numbers are of the last epoch, and nothing was chosen on the test set unless it is marked."""
+"""Numbers are of the last epoch, and nothing was chosen on the test set unless it is marked.
+
+Few-shot classifiers were fitted on training images alone, as many as the number is named after.
+"""
 
 from typing import Any
 
+import numpy as np
+
 from clsp.audit.finding import BLOCKING, Finding, Number
+from clsp.audit.recompute import BROKEN
 from clsp.audit.suite import Suite
+from clsp.config.floors import Floor
 from clsp.config.grid import Run
+from clsp.runtime.manifest import Artefact
 
 ID = "A21"
 SEVERITY = BLOCKING
@@ -13,37 +21,66 @@ ALLOWED = {  # (protocol, variant) -> splits on which something may have been ch
     ("knn", ""): {"none"},
     ("knn", "best_of_k"): {"test"},  # printed with a dagger, never as the headline
     ("transfer", ""): {"val"},
+    ("fine_tune", ""): {"val"},
 }
 
 
-def _problem(run: Run, number: Number, record: dict[str, Any]) -> tuple[str, str] | None:
+def _problem(judged: Run | Floor, number: Number, record: dict[str, Any]) -> tuple[str, str] | None:
     allowed = ALLOWED.get((number.protocol, number.variant), {"none"})
     if record.get("selected_on") not in allowed:
         return f"selected_on {' or '.join(sorted(allowed))}", f"{record.get('selected_on')}"
     if record.get("split") != "test":
         return "split test", f"{record.get('split')}"
-    if record.get("epoch") != run.spec.recipe.epochs:
-        return f"epoch {run.spec.recipe.epochs}", f"{record.get('epoch')}"
+    epoch = None if isinstance(judged, Floor) else judged.spec.recipe.epochs
+    if record.get("epoch") != epoch:
+        return f"epoch {epoch}", f"{record.get('epoch')}"
     if (number.protocol, number.variant) == ("knn", ""):
         found = record.get("selection", {}).get("k")
-        if found != run.probe.knn.k:
-            return f"k = {run.probe.knn.k}", f"k = {found}"
+        if found != judged.probe.knn.k:
+            return f"k = {judged.probe.knn.k}", f"k = {found}"
+    return None
+
+
+def _draws(
+    suite: Suite, judged: Run | Floor, number: Number, record: dict[str, Any], probe: Artefact
+) -> tuple[str, str] | None:
+    """What is wrong with the training images of a few-shot number."""
+    spec, dataset = judged.few_shot.few_shot, suite.dataset(number.task)
+    if dataset is None:
+        return None  # A08 reports it
+    labels, splits = dataset[0], dataset[1]["splits"]
+    training = [row for name in ("train", "val") for row in range(*splits[name])]
+    try:
+        with np.load(probe.folder / record["predictions"]["file"], allow_pickle=False) as stored:
+            drawn = stored[f"{number.task}.{number.variant}.drawn"]
+    except (OSError, ValueError, KeyError, *BROKEN) as error:
+        return "the rows of the images drawn", str(error)
+    if drawn.dtype.kind not in "iu" or drawn.ndim != 2 or len(drawn) != spec.draws:
+        return f"{spec.draws} draws", f"{drawn.dtype} {drawn.shape}"
+    if not np.isin(drawn, training).all():
+        return "training images alone", "images of another split"
+    if (labels[drawn] < 0).any():
+        return "images with a label", "unlabelled ones"
+    if any(len(np.unique(draw)) < len(draw) for draw in drawn):
+        return "images drawn without replacement", "an image drawn twice"
+    most = spec.points[number.variant]
+    counts = [np.bincount(labels[draw]).max() for draw in drawn]
+    if isinstance(most, int) and max(counts) > most:
+        return f"at most {most} images per class", f"{max(counts)}"
     return None
 
 
 def check(suite: Suite) -> list[Finding]:
     """Look at what each record says it was chosen on."""
-    return [
-        Finding(
-            ID,
-            BLOCKING,
-            str(probe.manifest),
-            *problem,
-            "the number was chosen otherwise than its column says",
-            " ".join(filter(None, number)),
-            frozenset({number}),
-        )
-        for run, probe in suite.probes
-        for number, record in suite.results_of(run, probe)
-        if (problem := _problem(run, number, record))
-    ]
+    findings = []
+    for judged, probe in suite.probes:
+        for number, record in suite.results_of(judged, probe):
+            problem = _problem(judged, number, record)
+            if problem is None and number in suite.numbers and number.protocol == "few_shot":
+                problem = _draws(suite, judged, number, record, probe)
+            if problem:
+                message = "the number was chosen otherwise than its column says"
+                about = " ".join(filter(None, number))
+                told = (str(probe.manifest), *problem, message, about, frozenset({number}))
+                findings.append(Finding(ID, BLOCKING, *told))
+    return findings

@@ -1,18 +1,13 @@
 """Every job read the very files that their producers hold now, and that it should have read."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.lineage import Producer
-from clsp.audit.suite import Suite
-from clsp.config.plan import (
-    bank_job,
-    denoiser_job,
-    fetch_job,
-    is_fetched,
-    pairs_job,
-    prepare_job,
-)
+from clsp.audit.suite import JUDGING, Suite
+from clsp.config.floors import Floor
+from clsp.config.plan import banks_needed, datasets_needed, is_fetched
 from clsp.report.records import SHARD, name_of
 from clsp.runtime.manifest import Artefact
 
@@ -38,35 +33,68 @@ def _producer(known: dict, uri: str) -> tuple[Artefact, str] | None:
     return next((known[end] for end in ends if end in known), None)
 
 
+def _prepared(names: Iterable[str]) -> set[Producer]:
+    return {("prepare-dataset", name) for name in names}
+
+
+def _encoder_of(suite: Suite, name: str) -> set[Producer]:
+    """The run whose encoder gives the features of a run or floor; none gives raw pixels."""
+    judged = suite.judged[name]
+    if judged.features.source == "pixels":
+        return set()
+    run = judged.run if isinstance(judged, Floor) else name
+    return {("pretrain-encoder", run)}
+
+
+def _wanted_by_judge(suite: Suite, stage: str, name: str) -> set[Producer]:
+    """What a job that judges a run or floor has to read."""
+    judged = suite.judged[name]
+    tasks, features = _prepared(judged.features.tasks), {("extract-features", name)}
+    own = _prepared([judged.features.own] if judged.features.own else [])
+    match stage:
+        case "extract-features":
+            return _encoder_of(suite, name) | own | tasks
+        case "probe-encoder":
+            return features | own
+        case "fine-tune-encoder":
+            return {("pretrain-encoder", name)} | tasks
+        case "probe-few-shot":
+            return features | _prepared(judged.few_shot.datasets)
+        case _:
+            return features | tasks
+
+
+def _wanted_by_training(suite: Suite, name: str) -> set[Producer]:
+    spec = suite.runs[name].spec
+    banks = {("gather-bank", spec.bank)} if spec.bank else set()
+    pairs = {("mine-pairs", spec.pairs)} if spec.pairs else set()
+    return _prepared([spec.dataset]) | banks | pairs
+
+
 def _wanted(suite: Suite, artefact: Artefact) -> set[Producer]:
     """The artefacts that a job has to read, from params.yaml."""
-    params, name, runs = suite.params, name_of(artefact), suite.runs
+    params, name = suite.params, name_of(artefact)
+    if artefact.stage in (*JUDGING, "extract-features"):
+        return _wanted_by_judge(suite, artefact.stage, name)
     match artefact.stage:
         case "prepare-dataset":
-            jobs = [fetch_job(params, name)] if is_fetched(params, name) else []
+            return {("fetch-dataset", name)} if is_fetched(params, name) else set()
         case "train-denoiser":
-            jobs = [prepare_job(params, params.denoisers[name].dataset)]
+            return _prepared([params.denoisers[name].dataset])
         case "generate-shard":
             bank = params.banks[name]
-            jobs = [denoiser_job(params, bank.denoiser), prepare_job(params, bank.dataset)]
+            return {("train-denoiser", bank.denoiser), *_prepared([bank.dataset])}
         case "gather-bank":
-            return {(SHARD, name), ("prepare-dataset", params.banks[name].dataset)}
+            return {(SHARD, name), *_prepared([params.banks[name].dataset])}
         case "pretrain-encoder":
-            spec = runs[name].spec
-            jobs = [prepare_job(params, spec.dataset)]
-            jobs += [bank_job(params, spec.bank)] if spec.bank else []
-            jobs += [pairs_job(params, spec.pairs)] if spec.pairs else []
+            return _wanted_by_training(suite, name)
         case "mine-pairs":
             pairs = params.pairs[name]
-            return {("pretrain-encoder", pairs.run), ("prepare-dataset", pairs.dataset)}
-        case "probe-encoder":
-            return {("pretrain-encoder", name), ("prepare-dataset", runs[name].spec.dataset)}
-        case "probe-transfer":
-            tasks = {("prepare-dataset", task) for task in runs[name].transfer.datasets}
-            return {("pretrain-encoder", name), *tasks}
-        case _:
-            return set()
-    return {(job.stage, job.name) for job in jobs}
+            return {("pretrain-encoder", pairs.run), *_prepared([pairs.dataset])}
+        case "count-duplicates":
+            banks = {("gather-bank", bank) for bank in banks_needed(params)}
+            return _prepared(datasets_needed(params)) | banks
+    return set()
 
 
 def _read(suite: Suite, known: dict, artefact: Artefact) -> tuple[list[list[str]], set[Producer]]:

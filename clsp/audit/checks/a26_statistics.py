@@ -1,5 +1,9 @@
-"""Means, deviations and counts of table cells follow from the recomputed numbers behind them."""
+"""Means, deviations and counts of table cells follow from the recomputed numbers behind them.
 
+So do the points of the few-shot curves.
+"""
+
+import csv
 from collections.abc import Iterator
 
 from clsp.audit.checks.a19_recompute import recompute
@@ -7,6 +11,7 @@ from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.recompute import mean_and_spread
 from clsp.audit.suite import Suite
 from clsp.report.cells import Cell, read_cells
+from clsp.report.escape import csv_value
 from clsp.runtime.errors import ClspError
 
 ID = "A26"
@@ -25,10 +30,10 @@ def numbers_of(cell: Cell) -> list[list[Number]]:
 def _truth(suite: Suite) -> dict[Number, float]:
     """Every number that can be recomputed."""
     values = {}
-    for run, probe in suite.probes:
-        for number, record in suite.results_of(run, probe):
+    for judged, probe in suite.probes:
+        for number, record in suite.results_of(judged, probe):
             try:
-                values[number] = recompute(probe, record).value
+                values[number] = recompute(suite, probe, record).value
             except (OSError, ValueError, KeyError, TypeError, EOFError):
                 continue  # A19 reports it
     return values
@@ -70,10 +75,55 @@ def _cells(suite: Suite) -> Iterator[tuple[str, str, Cell]]:
                 yield table, str(path), cell
 
 
+def _curve_problem(
+    suite: Suite, point: dict[str, str], truth: dict[Number, float]
+) -> tuple[str, str] | None:
+    """What is wrong with one point of the few-shot figure; takes its numbers out of `truth`."""
+    runs = suite.runs_of_row((point["dataset"], point["encoder"], csv_value(point["label"])))
+    variant = f"{point['kind']}={float(point['point']):.12g}"
+    numbers = [Number(run, point["task"], "few_shot", variant) for run in sorted(runs)]
+    values = [truth.pop(number) for number in numbers if number in truth]
+    if not values:
+        return "a point that numbers are there for", f"{point['label']} {variant}"
+    mean, spread = mean_and_spread(values)
+    expected = f"mean {mean:.6f}, std {spread or 0:.6f}, n {len(values)}"
+    try:
+        told = float(point["mean"]), float(point["std"] or 0), int(point["n"])
+        near = all(abs(a - b) <= TOLERANCE for a, b in zip(told, (mean, spread or 0), strict=False))
+        good = near and told[2] == len(values) and bool(point["std"]) == (spread is not None)
+    except ValueError:
+        good = False
+    found = "mean {mean}, std {std}, n {n}".format(**point)
+    return None if good else (expected, found)
+
+
+def _curves(suite: Suite, truth: dict[Number, float]) -> Iterator[Finding]:
+    """Compare every point of the few-shot figure, and report numbers that it leaves out."""
+    if "few_shot" not in suite.shown.figures:
+        return
+    path, message = suite.reports / "figures/few_shot.csv", "the point is not what its runs give"
+    shown = {slug for slug, run in suite.runs.items() if not run.variation} | {*suite.floors}
+    left = {n: v for n, v in truth.items() if n.protocol == "few_shot" and n.run in shown}
+    if not left:
+        return  # the figure says so
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            points = list(csv.DictReader(stream, strict=True))
+        problems = [p for point in points if (p := _curve_problem(suite, point, left))]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        problems = [("a figure's readable numbers", str(error))]
+        left = {}
+    if left:
+        problems.append(("a point for every number", f"none for {' '.join(min(left))}"))
+    for problem in problems:
+        yield Finding(ID, BLOCKING, str(path), *problem, message)
+
+
 def check(suite: Suite) -> list[Finding]:
     """Compute every cell's statistics again, by another code than the report's."""
     truth = _truth(suite)
-    return [
+    curves = list(_curves(suite, truth))
+    return curves + [
         Finding(
             ID,
             BLOCKING,

@@ -1,1 +1,1 @@
-"""Dataset kinds; the file name is the name. Each has Config, INFO, read and, if drawn, draw."""
+"""Dataset kinds; the file name is the name. Each has Config, read and, if it is fetched, draw."""

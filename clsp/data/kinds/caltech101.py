@@ -1,83 +1,113 @@
 """Caltech-101: caltech101/101_ObjectCategories/<class>/image_<number>.jpg.
 
-There is no official split. As in methods.md 4.1: 30 images per class for train, drawn without
-replacement from a seed, the rest for test; the background class counts as a class (102 in all).
+There is no official split. Two drawn ones are published, and numbers on one do not compare with
+numbers on the other (methods.md 4.1). The background class counts as a class in both: 102 in all.
 """
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from clsp.config.fetched import FetchedConfig
-from clsp.config.strict import NonNegativeInt
 from clsp.data import miniature, motifs
-from clsp.data.catalog import Archive, DatasetInfo, Item, Source
+from clsp.data.catalog import Item, Source
 from clsp.data.listing import file_item
 from clsp.runtime.errors import DataError
 from clsp.runtime.keys import numpy_stream
 
 FOLDER = "caltech101"
 CATEGORIES = "101_ObjectCategories"
+IMAGES = 9144
 TRAIN_PER_CLASS = 30
+# sha256 of the training images that github.com/linusericsson/ssl-transfer published
+# (caltech101-splits/train.txt): class/name.jpg, sorted, one a line.
+SSL_TRANSFER = "3db3cb31315085d642315eccab2c6994e71dc516ef7ab49def07c51d49f92868"
 
-INFO = DatasetInfo(
-    title="Caltech-101",
-    license="CC BY 4.0",
-    source="https://data.caltech.edu/records/mzrjq-6wc02",
-    citation="F.-F. Li et al.: Caltech 101. CaltechDATA, 2022. doi:10.22002/D1.20086",
-    metric="mean_per_class",
-    archives=(
-        Archive(
-            url="https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
-            size=137414764,
-            sha256="331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
-            md5="3138e1922a9193bfa496528edbbc45d0",
-            folder=FOLDER,
-            prefix=f"caltech-101/{CATEGORIES}.tar.gz",
-            hosts=("data.caltech.edu",),
-            checked="size, sha256: tensorflow-datasets; md5: torchvision",
-            nested=(f"caltech-101/{CATEGORIES}.tar.gz",),
-        ),
-    ),
-    note="Train: 30 per class, drawn without replacement; the rest is test. Background class kept.",
-)
+DRAWINGS = {
+    "tfds": "train: 30 images of each class, drawn without replacement by numpy's "
+    "RandomState(1234).choice, class by class over sorted names; test: the rest. The procedure of "
+    "tensorflow-datasets, not its draw: there the order of names was that of a file system.",
+    "ssl_transfer": "train: 30 draws from each class with replacement by numpy's "
+    "RandomState(0).choice, class by class over sorted names, so that 17 to 30 images of a class "
+    "remain; test: the rest. The published list of github.com/linusericsson/ssl-transfer.",
+    "random": "train: 30 images of each class, drawn without replacement from seed {seed} (numpy's "
+    "Philox generator, keyed by class); test: the rest.",
+}
 
 
 class Config(FetchedConfig):
-    """The seed also draws the split, so the real files need one too."""
+    """How the split is drawn; `seed` draws it where split is random."""
 
-    seed: NonNegativeInt
+    split: Literal["tfds", "ssl_transfer", "random"] | None = None  # None: tfds
+
+    @model_validator(mode="after")
+    def _check_split(self) -> "Config":
+        if self.split == "random" and self.seed is None:
+            raise ValueError("split: random needs a seed")
+        return self
 
 
-def _split_class(folder: Path, label: int, seed: int) -> tuple[list[Item], list[Item]]:
-    files = sorted(folder.glob("image_*.jpg"))  # the archive holds a stray file besides
-    if len(files) <= TRAIN_PER_CLASS:
-        raise DataError(f"{folder}: {len(files)} images, expected more than {TRAIN_PER_CLASS}")
-    stream = numpy_stream(seed, "caltech101: train split", folder.name)
-    drawn = set(stream.choice(len(files), TRAIN_PER_CLASS, replace=False).tolist())
-    items = [file_item(path, label) for path in files]
-    train = [item for row, item in enumerate(items) if row in drawn]
-    return train, [item for row, item in enumerate(items) if row not in drawn]
+def _drawer(split: str, seed: int | None) -> Callable[[str, int], np.ndarray]:
+    """What draws the training rows of a class, given its name and its number of images."""
+    if split == "random":
+        return lambda name, count: numpy_stream(seed or 0, "caltech101: train split", name).choice(
+            count, TRAIN_PER_CLASS, replace=False
+        )
+    replace = split == "ssl_transfer"
+    stream = np.random.RandomState(0 if replace else 1234)
+    return lambda name, count: stream.choice(count, TRAIN_PER_CLASS, replace=replace)
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    """Images by class, all sorted; the archive holds a stray file besides."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = {path.name: sorted(path.glob("image_*.jpg")) for path in folders}
+    if not found:
+        raise DataError(f"{folder}: holds no class folders")
+    for name, paths in found.items():
+        if len(paths) <= TRAIN_PER_CLASS:
+            raise DataError(
+                f"{folder / name}: {len(paths)} images, expected more than {TRAIN_PER_CLASS}"
+            )
+    return found
+
+
+def _check_published(train: list[Item], test: list[Item], folder: Path) -> None:
+    names = "".join(f"{name}\n" for name in sorted(item.name for item in train))
+    count = len(train) + len(test)
+    if count != IMAGES or hashlib.sha256(names.encode()).hexdigest() != SSL_TRANSFER:
+        raise DataError(
+            f"{folder}: gives other lists than those published as ssl_transfer, which were drawn "
+            f"from {IMAGES} images; found {count}, or other names"
+        )
 
 
 def read(config: Config, files: Path) -> Source:
     """Read the class folders below `files` and draw the split.
 
     Raises:
-        DataError: If the folder is missing, or a class has too few images.
+        DataError: If the folder is missing, a class has too few images, or the real files do not
+            give the published list.
     """
-    folder = files / FOLDER / CATEGORIES
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    classes = tuple(
-        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
-    train, test = [], []
-    for label, name in enumerate(classes):
-        kept, rest = _split_class(folder / name, label, config.seed)
-        train += kept
-        test += rest
-    return Source(classes, {"train": train, "val": [], "test": test})
+    folder, split = files / FOLDER / CATEGORIES, config.split or "tfds"
+    found = _class_files(folder)
+    draw_rows = _drawer(split, config.seed)
+    train: list[Item] = []
+    test: list[Item] = []
+    for label, (name, paths) in enumerate(found.items()):
+        drawn = set(draw_rows(name, len(paths)).tolist())
+        for row, path in enumerate(paths):
+            (train if row in drawn else test).append(file_item(path, label, folder))
+    if split == "ssl_transfer" and config.source == "download":
+        _check_published(train, test, folder)
+    drawing = DRAWINGS[split].format(seed=config.seed)
+    return Source(tuple(found), {"train": train, "val": [], "test": test}, drawing)
 
 
 def draw(files: Path, seed: int) -> None:

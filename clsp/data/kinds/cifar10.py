@@ -6,34 +6,13 @@ import numpy as np
 
 from clsp.config.fetched import FetchedConfig
 from clsp.data import miniature, motifs
-from clsp.data.catalog import Archive, DatasetInfo, Source
+from clsp.data.catalog import Source
 from clsp.data.listing import read_lines
 from clsp.data.records import SIDE, read_records, write_records
 
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = "test_batch.bin"
-
-INFO = DatasetInfo(
-    title="CIFAR-10",
-    license="not stated by its publisher",
-    source="https://www.cs.toronto.edu/~kriz/cifar.html",
-    citation="A. Krizhevsky: Learning multiple layers of features from tiny images. 2009",
-    metric="top1",
-    archives=(
-        Archive(
-            url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-            size=170052171,
-            sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            md5="c32a1d4ab5d03f1284b67883e8d87530",
-            folder="",
-            prefix=f"{FOLDER}/",
-            hosts=("cs.toronto.edu",),
-            checked="size, sha256: tensorflow-datasets; md5: the publisher's page",
-        ),
-    ),
-    note="Training rows keep the order of data_batch_1 to data_batch_5; no official val.",
-)
 
 
 class Config(FetchedConfig):

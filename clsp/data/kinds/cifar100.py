@@ -6,32 +6,11 @@ import numpy as np
 
 from clsp.config.fetched import FetchedConfig
 from clsp.data import miniature, motifs
-from clsp.data.catalog import Archive, DatasetInfo, Source
+from clsp.data.catalog import Source
 from clsp.data.listing import read_lines
 from clsp.data.records import SIDE, read_records, write_records
 
 FOLDER = "cifar-100-binary"
-
-INFO = DatasetInfo(
-    title="CIFAR-100",
-    license="not stated by its publisher",
-    source="https://www.cs.toronto.edu/~kriz/cifar.html",
-    citation="A. Krizhevsky: Learning multiple layers of features from tiny images. 2009",
-    metric="top1",
-    archives=(
-        Archive(
-            url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-            size=168513733,
-            sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-            md5="03b5dce01913d631647c71ecec9e9cb8",
-            folder="",
-            prefix=f"{FOLDER}/",
-            hosts=("cs.toronto.edu",),
-            checked="size, sha256: tensorflow-datasets; md5: the publisher's page",
-        ),
-    ),
-    note="Fine labels; no official val.",
-)
 
 
 class Config(FetchedConfig):

@@ -8,19 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from clsp.config.strict import NonNegativeInt, Strict
-from clsp.data.catalog import DatasetInfo, Item, Source
+from clsp.data.catalog import Item, Source
 from clsp.runtime.keys import numpy_stream
 
 LEVELS = 16  # a pixel counts the set pixels of a 4 x 4 block
-
-INFO = DatasetInfo(
-    title="Handwritten digits",
-    license="CC BY 4.0",
-    source="https://archive.ics.uci.edu/dataset/80 (embedded in scikit-learn)",
-    citation="E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits. UCI, 1998",
-    metric="top1",
-    note="No official split in scikit-learn's copy: test is drawn per class from a seed.",
-)
 
 
 class Config(Strict):
@@ -64,12 +55,16 @@ def read(config: Config, files: Path | None) -> Source:
     labels = loaded.target.astype(np.int64)
     test = test_rows(labels, config.test_fraction, config.seed)
     items = [
-        Item(partial(_picture, grey), int(label))
-        for grey, label in zip(loaded.images, labels, strict=True)
+        Item(partial(_picture, grey), int(label), f"{row:04d}")
+        for row, (grey, label) in enumerate(zip(loaded.images, labels, strict=True))
     ]
     splits = {
         "train": [items[row] for row in np.flatnonzero(~test)],
         "val": [],
         "test": [items[row] for row in np.flatnonzero(test)],
     }
-    return Source(tuple(str(name) for name in loaded.target_names), splits)
+    drawing = (
+        f"test: {config.test_fraction:g} of each class, drawn without replacement from seed "
+        f"{config.seed} (numpy's Philox generator, keyed by class); train: the rest"
+    )
+    return Source(tuple(str(name) for name in loaded.target_names), splits, drawing)

@@ -1,40 +1,24 @@
-"""Describable Textures Dataset, split 1 of 10: dtd/labels/{train,val,test}1.txt and dtd/images."""
+"""Describable Textures Dataset: dtd/labels/{train,val,test}<partition>.txt and dtd/images."""
 
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from clsp.config.fetched import FetchedConfig
 from clsp.data import miniature, motifs
-from clsp.data.catalog import Archive, DatasetInfo, Source
-from clsp.data.listing import file_item, read_lines
-from clsp.runtime.errors import DataError
+from clsp.data.catalog import Source
+from clsp.data.torchvision_reader import read_source
 
 FOLDER = "dtd"
-PARTITION = 1  # of 10; the one that transfer studies report (methods.md 4.1)
-
-INFO = DatasetInfo(
-    title="Describable Textures (DTD)",
-    license="research purposes",
-    source="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
-    citation="M. Cimpoi et al.: Describing textures in the wild. CVPR, 2014",
-    metric="top1",
-    archives=(
-        Archive(
-            url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
-            size=625239812,
-            sha256="e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
-            md5="fff73e5086ae6bdbea199a49dfb8a4c1",
-            folder="",
-            prefix=f"{FOLDER}/",
-            hosts=("robots.ox.ac.uk",),
-            checked="size, sha256: tensorflow-datasets; md5: torchvision",
-        ),
-    ),
-    note="Official partition 1 of 10.",
-)
+SPLITS = ("train", "val", "test")
+PARTITIONS = 10
 
 
 class Config(FetchedConfig):
-    """No options of its own."""
+    """Which of the official partitions is used."""
+
+    partition: Annotated[int, Field(ge=1, le=10)] | None = None  # None: 1, as transfer studies do
 
 
 def read(config: Config, files: Path) -> Source:
@@ -43,35 +27,34 @@ def read(config: Config, files: Path) -> Source:
     Raises:
         DataError: If a list is missing or malformed.
     """
-    folder = files / FOLDER
-    lists = {
-        split: folder / "labels" / f"{split}{PARTITION}.txt" for split in ("train", "val", "test")
-    }
-    lines = {split: read_lines(path) for split, path in lists.items()}
-    for split, names in lines.items():
-        wrong = [name for name in names if name.count("/") != 1]
-        if wrong:
-            raise DataError(f"{lists[split]}: expected class/name.jpg, found {wrong[0]!r}")
-    classes = tuple(sorted({name.split("/")[0] for name in lines["train"]}))
-    labels = {name: label for label, name in enumerate(classes)}
-    unknown = {name.split("/")[0] for names in lines.values() for name in names} - set(classes)
-    if unknown:
-        raise DataError(f"{lists['train']}: lacks class {min(unknown)!r}, which other lists have")
-    splits = {
-        split: [file_item(folder / "images" / name, labels[name.split("/")[0]]) for name in names]
-        for split, names in lines.items()
-    }
-    return Source(classes, splits)
+    from torchvision.datasets import DTD  # 3 s
+
+    class Textures(DTD):
+        """DTD in the folder that its archive makes."""
+
+    # torchvision puts that folder into one named after its class.
+    Textures.__name__ = "."
+    partition, folder = config.partition or 1, files / FOLDER
+
+    def build(split: str) -> Any:
+        return Textures(files, split, partition, loader=str)
+
+    lists = {split: [folder / "labels" / f"{split}{partition}.txt"] for split in SPLITS}
+    return read_source(build, lists, folder)
 
 
 def draw(files: Path, seed: int) -> None:
     """Draw the miniature in the archive's layout."""
     names = ["banded", "blotchy", "chequered", "dotted", "zigzagged"]
+
+    def name_of(label: int, number: int) -> str:
+        return f"{names[label]}/{names[label]}_{number + 1:04d}.jpg"
+
     folder = files / FOLDER
-    for split in ("train", "val", "test"):
-        lines = []
+    for split in SPLITS:
         for label, number in miniature.examples(split, len(names)):
-            lines.append(f"{names[label]}/{names[label]}_{number + 1:04d}.jpg")
             image = miniature.paint(motifs.textures, seed, "dtd", label, number)
-            miniature.save_jpeg(folder / "images" / lines[-1], image)
-        miniature.write_lines(folder / "labels" / f"{split}{PARTITION}.txt", sorted(lines))
+            miniature.save_jpeg(folder / "images" / name_of(label, number), image)
+        for partition in range(1, PARTITIONS + 1):
+            lines = [name_of(*pair) for pair in miniature.examples(split, len(names), partition)]
+            miniature.write_lines(folder / "labels" / f"{split}{partition}.txt", sorted(lines))

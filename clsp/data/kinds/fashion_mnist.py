@@ -1,4 +1,4 @@
-"""Fashion-MNIST from an installed copy, or from torchvision's download."""
+"""Fashion-MNIST from an installed copy, or from the publisher's four files."""
 
 import gzip
 import os
@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from clsp.config.catalog import dataset_info
 from clsp.config.strict import Strict
-from clsp.data.catalog import DatasetInfo, Item, Source
+from clsp.data.catalog import Item, Source
 from clsp.runtime.errors import DataError
 
 VARIABLE = "FASHION_MNIST_ROOT"
@@ -19,21 +20,11 @@ INSTALLED = (
     Path("/usr/local/share/datasets/fashion-mnist"),
     Path("~/.local/share/datasets/fashion-mnist"),
 )
-CACHE = Path(".clsp/downloads/fashion-mnist")
-DOWNLOADED = CACHE / "FashionMNIST" / "raw"  # torchvision's own layout
 PREFIXES = {"train": "train", "test": "t10k"}
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-
-INFO = DatasetInfo(
-    title="Fashion-MNIST",
-    license="MIT",
-    source="https://github.com/zalandoresearch/fashion-mnist",
-    citation="H. Xiao, K. Rasul, R. Vollgraf: Fashion-MNIST. arXiv:1708.07747, 2017",
-    metric="top1",
-)
 
 
 class Config(Strict):
@@ -79,30 +70,38 @@ def _complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-def _download() -> None:
-    from torchvision.datasets import FashionMNIST  # 3.6 s, and only without an installed copy
+def _download() -> Path:
+    """Get the four files, or check those that lie in the folder of downloads; returns it."""
+    from clsp.data.download import obtain  # only without an installed copy
 
-    FashionMNIST(str(CACHE), download=True)  # checks the md5 of every file
+    places = {obtain(archive).path.parent for archive in dataset_info("fashion_mnist").archives}
+    return places.pop()
+
+
+def installed() -> Path | None:
+    """The folder of a copy that is here without this suite's doing.
+
+    Raises:
+        DataError: If the environment variable names a folder without the files.
+    """
+    given = os.environ.get(VARIABLE)
+    if given and not _complete(Path(given)):
+        raise DataError(f"{VARIABLE}={given}: does not hold the four Fashion-MNIST files")
+    places = [Path(given)] if given else [folder.expanduser() for folder in INSTALLED]
+    return next((folder for folder in places if _complete(folder)), None)
 
 
 def _locate() -> Path:
-    given = os.environ.get(VARIABLE)
-    if given:
-        if not _complete(Path(given)):
-            raise DataError(f"{VARIABLE}={given}: does not hold the four Fashion-MNIST files")
-        return Path(given)
-    for folder in (*INSTALLED, DOWNLOADED):
-        if _complete(folder.expanduser()):
-            return folder.expanduser()
+    if found := installed():
+        return found
     try:
-        _download()
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        return _download()
+    except DataError as error:
         raise DataError(
             f"Fashion-MNIST is not installed and could not be downloaded ({error}); run "
             '"apt install dataset-fashion-mnist", or put its four idx .gz files into '
             f"{INSTALLED[-1]}, or name their folder in {VARIABLE}"
         ) from error
-    return DOWNLOADED
 
 
 def _picture(grey: np.ndarray) -> np.ndarray:
@@ -123,7 +122,7 @@ def read(config: Config, files: Path | None) -> Source:
         if len(images) != len(labels) or labels.max(initial=0) >= len(CLASSES):
             raise DataError(f"{folder}: {prefix} images and labels do not fit each other")
         splits[split] = [
-            Item(partial(_picture, image), int(label))
-            for image, label in zip(images, labels, strict=True)
+            Item(partial(_picture, image), int(label), f"{prefix}/{row:05d}")
+            for row, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
     return Source(CLASSES, splits)

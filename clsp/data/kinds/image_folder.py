@@ -1,6 +1,7 @@
 """A user's own folder: train/<class>/*, test/<class>/* and perhaps val/<class>/*."""
 
 import logging
+import os
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -8,19 +9,10 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from clsp.config.strict import Strict
-from clsp.data.catalog import NO_GROUP, DatasetInfo, Item, Source
+from clsp.data.catalog import NO_GROUP, Item, Source
 from clsp.data.groups import groups_file, read_groups
 from clsp.data.pictures import open_picture
 from clsp.data.tree import SPLITS, ignored, walk
-
-INFO = DatasetInfo(
-    title="Image folder",
-    license="as its owner says",
-    source="a folder on this machine",
-    citation="none",
-    metric="top1",
-    note="Splits are the folders' own; images are turned upright as their EXIF data say.",
-)
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +35,12 @@ class Config(Strict):
         if self.group_column == "path":
             raise ValueError('group_column must be another column than "path"')
         return self
+
+
+def _name(path: Path, root: Path) -> str:
+    """The path below `root`; bytes that are no UTF-8 become escapes, as names are written down."""
+    encoded = os.fsencode(path.relative_to(root).as_posix())
+    return encoded.decode("utf-8", errors="backslashreplace")
 
 
 def _read_groups(
@@ -80,6 +78,8 @@ def read(config: Config, files: Path | None) -> Source:
             Item(
                 partial(open_picture, str(path), upright=True),
                 labels[name],
+                _name(path, root),
+                path,
                 members.get(path, NO_GROUP) if split == "train" else NO_GROUP,
             )
             for name, paths in found.get(split, {}).items()
@@ -87,4 +87,4 @@ def read(config: Config, files: Path | None) -> Source:
         ]
         for split in SPLITS
     }
-    return Source(classes, splits, groups)
+    return Source(classes, splits, groups=groups)

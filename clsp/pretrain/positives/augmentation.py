@@ -4,6 +4,7 @@ from torch import Tensor
 
 from clsp.config.methods import SourceConfig
 from clsp.pretrain.anchors import Anchors
+from clsp.pretrain.contract import Positive
 from clsp.runtime.manifest import Artefact
 
 
@@ -17,8 +18,8 @@ class Source:
     def __init__(
         self, config: Config, anchors: Anchors, artefact: Artefact | None, seed: int
     ) -> None:
-        self.images = anchors.images
+        del config, anchors, artefact, seed
 
-    def batch(self, index: Tensor, epoch: int) -> Tensor | None:
-        """The anchors of a batch, uint8 (B, H, W, 3)."""
-        return self.images[index]
+    def batch(self, index: Tensor, epoch: int) -> Positive | None:
+        """The anchors of a batch."""
+        return Positive(rows=index)

@@ -10,6 +10,7 @@ from clsp.config.methods import SourceConfig
 from clsp.config.strict import PositiveInt
 from clsp.data.bank import open_bank
 from clsp.pretrain.anchors import Anchors
+from clsp.pretrain.contract import Positive
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.rng import integers, key_of
@@ -24,7 +25,7 @@ class Config(SourceConfig):
     candidates: PositiveInt | None = None  # the first so many of each anchor; None: all
 
 
-def resident(images: np.ndarray, device: torch.device) -> Tensor | None:
+def resident(images: np.ndarray, device: torch.device) -> Positive | None:
     """The bank on the device, or None where it is gathered from its memory map instead.
 
     On the CPU the map itself is as good as a copy. On a GPU the bank moves there if it takes at
@@ -44,7 +45,7 @@ class Source:
     ) -> None:
         opened = open_bank(artefact)
         opened.check_belongs(anchors.dataset)
-        self.device = anchors.images.device
+        self.device = anchors.device
         self.mapped = opened.images  # (N, K, H, W, 3)
         self.images = resident(self.mapped, self.device)
         held = self.mapped.shape[1]
@@ -57,10 +58,10 @@ class Source:
         """Which candidate each anchor gets, int64 (B,) in [0, used)."""
         return integers(self.key, index, epoch, high=self.used, count=1).squeeze(1)
 
-    def batch(self, index: Tensor, epoch: int) -> Tensor | None:
-        """Candidates of a batch, uint8 (B, H, W, 3)."""
+    def batch(self, index: Tensor, epoch: int) -> Positive | None:
+        """Candidates of a batch, at the size that the bank holds."""
         candidate = self.choose(index, epoch)
         if self.images is not None:
-            return self.images[index, candidate]
+            return Positive(images=self.images[index, candidate])
         chosen = self.mapped[index.cpu().numpy(), candidate.cpu().numpy()]
-        return torch.from_numpy(chosen).to(self.device)
+        return Positive(images=torch.from_numpy(chosen).to(self.device))

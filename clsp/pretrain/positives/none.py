@@ -4,6 +4,7 @@ from torch import Tensor
 
 from clsp.config.methods import SourceConfig
 from clsp.pretrain.anchors import Anchors
+from clsp.pretrain.contract import Positive
 from clsp.runtime.manifest import Artefact
 
 
@@ -19,6 +20,6 @@ class Source:
     ) -> None:
         del config, anchors, artefact, seed
 
-    def batch(self, index: Tensor, epoch: int) -> Tensor | None:
+    def batch(self, index: Tensor, epoch: int) -> Positive | None:
         """None for every batch."""
         return None

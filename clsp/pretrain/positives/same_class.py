@@ -6,6 +6,7 @@ from torch import Tensor
 
 from clsp.config.methods import SourceConfig
 from clsp.pretrain.anchors import Anchors
+from clsp.pretrain.contract import Positive
 from clsp.pretrain.partners import SetPartners
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.rng import key_of
@@ -23,9 +24,8 @@ class Source:
     def __init__(
         self, config: Config, anchors: Anchors, artefact: Artefact | None, seed: int
     ) -> None:
-        self.images = anchors.images
         self.partners = SetPartners(anchors.labels, key_of(seed, "partner"))
 
-    def batch(self, index: Tensor, epoch: int) -> Tensor | None:
-        """Partners of a batch, uint8 (B, H, W, 3)."""
-        return self.images[self.partners.choose(index, epoch)]
+    def batch(self, index: Tensor, epoch: int) -> Positive | None:
+        """Partners of a batch, among the training images."""
+        return Positive(rows=self.partners.choose(index, epoch))

@@ -9,6 +9,7 @@ from torch import Tensor
 from clsp.config.methods import SourceConfig
 from clsp.data.pairs import open_pairs
 from clsp.pretrain.anchors import Anchors
+from clsp.pretrain.contract import Positive
 from clsp.pretrain.partners import PairPartners
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.rng import key_of
@@ -28,13 +29,12 @@ class Source:
     ) -> None:
         opened = open_pairs(artefact)
         opened.check_belongs(anchors.dataset)
-        self.images = anchors.images
         left, right = (
-            torch.from_numpy(np.array(opened.pairs[side], dtype=np.int64)).to(self.images.device)
+            torch.from_numpy(np.array(opened.pairs[side], dtype=np.int64)).to(anchors.device)
             for side in ("left", "right")
         )
         self.partners = PairPartners(left, right, len(anchors), key_of(seed, "pair"))
 
-    def batch(self, index: Tensor, epoch: int) -> Tensor | None:
-        """Partners of a batch, uint8 (B, H, W, 3)."""
-        return self.images[self.partners.choose(index, epoch)]
+    def batch(self, index: Tensor, epoch: int) -> Positive | None:
+        """Partners of a batch, among the training images."""
+        return Positive(rows=self.partners.choose(index, epoch))

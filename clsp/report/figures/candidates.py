@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from clsp.config.plan import bank_job, prepare_job
 from clsp.config.schema import Params
 from clsp.data.bank import open_bank
+from clsp.data.catalog import UNLABELLED
 from clsp.data.prepared import open_prepared
 from clsp.report import style
 from clsp.report.collect import ordinary_runs
@@ -35,8 +36,9 @@ class Strip:
 
 
 def _chosen(labels: np.ndarray) -> list[int]:
-    """The first anchor of each class, evenly spread over the classes."""
-    _, first = np.unique(labels, return_index=True)
+    """The first anchor of each class, evenly spread over the classes; unlabelled ones have none."""
+    classes, first = np.unique(labels, return_index=True)
+    first = first[classes != UNLABELLED]
     picks = np.linspace(0, len(first) - 1, min(ANCHORS, len(first))).round().astype(int)
     return [int(first[pick]) for pick in picks]
 

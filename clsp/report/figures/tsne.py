@@ -1,12 +1,14 @@
 """t-SNE of the encoders' test features, one panel per label, coloured by class."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from safetensors import SafetensorError, safe_open
 from sklearn.manifold import TSNE
 
 from clsp.config.grid import Run
@@ -17,6 +19,7 @@ from clsp.report import style
 from clsp.report.collect import current_artefacts, ordinary_runs
 from clsp.report.figure import Drawing, empty_drawing
 from clsp.report.records import Records
+from clsp.runtime.errors import DataError
 from clsp.runtime.keys import numpy_stream
 
 TITLE = "t-SNE of test features"
@@ -45,13 +48,23 @@ def embed(features: np.ndarray) -> np.ndarray:
     return tsne.fit_transform(unit)
 
 
+def _test_features(path: Path, dataset: str) -> np.ndarray:
+    """Cached test features, float32 (N, F)."""
+    try:
+        with safe_open(path, framework="np") as stored:
+            return stored.get_tensor(f"{dataset}/test")
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: no readable test features of {dataset} ({error})") from error
+
+
 def _map(run: Run, params: Params, records: Records) -> Map | None:
-    probe = current_artefacts(run, records).get("probe-encoder")
-    data = prepare_job(params, run.spec.dataset)
+    made = current_artefacts(run, records)
+    probe, cached = made.get("probe-encoder"), made.get("extract-features")
+    data = prepare_job(params, run.judged_on)
     source = records.current(data.stage, data.name, data.spec)
-    if probe is None or source is None:
+    if probe is None or cached is None or source is None:
         return None
-    features = np.load(probe.path("features.npy"), mmap_mode="r", allow_pickle=False)
+    features = _test_features(cached.path("features.safetensors"), run.judged_on)
     with np.load(probe.path("linear.npz"), allow_pickle=False) as stored:
         labels, rows = stored["labels"], stored["rows"]
     shown = np.arange(len(labels))

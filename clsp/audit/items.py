@@ -1,0 +1,52 @@
+"""The list of a prepared dataset's images (items.csv), read by the audit's own code."""
+
+import csv
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HEADER = ["split", "name", "label", "source", "stored"]
+DIGITS = 32  # of a digest in the list
+
+
+@dataclass(frozen=True)
+class Items:
+    """Columns of the list, one entry per row of the dataset's arrays."""
+
+    split: list[str]
+    name: list[str]
+    label: list[str]
+    source: list[str]
+    stored: list[str]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+
+def read_items(path: Path) -> Items:
+    """Read the list.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no such list.
+    """
+    with open(path, encoding="utf-8", newline="") as stream:
+        header, *lines = csv.reader(stream, strict=True)
+    if header != HEADER:
+        raise ValueError(f"{path}: header {','.join(header)} instead of {','.join(HEADER)}")
+    if wrong := [number for number, line in enumerate(lines) if len(line) != len(HEADER)]:
+        raise ValueError(f"{path}: row {wrong[0]} has {len(lines[wrong[0]])} fields")
+    columns = zip(*lines, strict=True) if lines else [()] * len(HEADER)
+    return Items(*(list(column) for column in columns))
+
+
+def digest_of(pixels: Any) -> str:
+    """What the list holds of an image: the first digits of the sha256 of its bytes in C order."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()[:DIGITS]
+
+
+def lines_sha256(lines: Iterable[str]) -> str:
+    """Sha256 over lines, each with its line feed."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

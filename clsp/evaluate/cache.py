@@ -1,0 +1,136 @@
+"""Features of one encoder on every dataset, in one file: extracted once, read by all that judge.
+
+The file is a safetensors file of float32 (N, F) tensors: "<dataset>/train", "<dataset>/val" where
+there is one, "<dataset>/test", and "<dataset>/train.mirrored" for mirror images. Rows are those of
+the labelled images of a split, in the order of the dataset's arrays (`labelled.Part`): features of
+images without a label would be read by nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from clsp.evaluate.labelled import Task
+from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.manifest import Artefact
+
+FILE = "features.safetensors"
+STAGE = "extract-features"
+
+
+def name_of(dataset: str, split: str, mirrored: bool = False) -> str:
+    """Name of a tensor."""
+    return f"{dataset}/{split}.mirrored" if mirrored else f"{dataset}/{split}"
+
+
+@contextmanager
+def feature_file(
+    path: Path, shapes: dict[str, tuple[int, int]], metadata: dict[str, str]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays to fill, which become a feature file when all went well.
+
+    They lie on disk, beside the file, so that memory does not grow with the datasets.
+
+    Args:
+        path: The file.
+        shapes: (N, F) of each tensor, N > 0.
+        metadata: Of the file.
+
+    Yields:
+        Writable float32 arrays by name.
+    """
+    starts = np.cumsum([0, *(4 * count * width for count, width in shapes.values())])
+    with TemporaryFile(dir=path.parent) as stream:
+        stream.truncate(int(starts[-1]))
+        arrays = {
+            name: np.memmap(stream, np.float32, "r+", int(start), shape)
+            for start, (name, shape) in zip(starts[:-1], shapes.items(), strict=True)
+        }
+        yield arrays
+        save_file(arrays, path, metadata)
+
+
+class Features:
+    """Features that the stage extract-features made."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        facts = artefact.predicate["facts"]
+        self.path = artefact.path(FILE)
+        self.run = artefact.folder.name
+        self.own: str | None = artefact.spec.get("own")
+        self.source: str = facts["source"]
+        self.epoch: int | None = facts["epoch"]  # last one of the pretraining; None of a floor
+        self.resolutions: dict[str, int] = facts["resolutions"]  # side of the images, pixels
+
+    def get(self, dataset: str, split: str, mirrored: bool = False) -> np.ndarray:
+        """Features of the labelled images of one split, float32 (N, F), read into memory.
+
+        Raises:
+            DataError: If the file has no such features or is damaged.
+        """
+        name = name_of(dataset, split, mirrored)
+        try:
+            with safe_open(self.path, framework="np") as stored:
+                known = list(stored.keys())
+                found = stored.get_tensor(name) if name in known else None
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{self.path}: not a readable feature file ({error})") from error
+        if found is None:
+            raise DataError(f'{self.path}: has no features "{name}"; it has {", ".join(known)}')
+        if found.dtype != np.float32 or found.ndim != 2:
+            raise DataError(
+                f"{self.path}: {name}: expected float32 (N, F), found {found.dtype} {found.shape}"
+            )
+        return found
+
+    def of(self, task: Task, split: str, mirrored: bool = False) -> np.ndarray:
+        """Features of one split of a task, checked against its images.
+
+        Raises:
+            DataError: If there are none, or of another number of images.
+        """
+        found, expected = self.get(task.name, split, mirrored), len(getattr(task, split))
+        if len(found) != expected:
+            raise DataError(
+                f"{self.path}: {name_of(task.name, split, mirrored)}: features of {len(found)} "
+                f"images, but the split has {expected} labelled ones; delete it and run snakemake "
+                "again"
+            )
+        return found
+
+    def pool(self, task: Task) -> np.ndarray:
+        """Features of train and val together, in this order, float32 (N, F)."""
+        train = self.of(task, "train")
+        return np.concatenate([train, self.of(task, "val")]) if len(task.val) else train
+
+
+def open_features(artefact: Artefact, run: str) -> Features:
+    """Open the features of a run or floor.
+
+    Args:
+        artefact: Made by the stage extract-features.
+        run: The slug that the spec names; the artefact's folder has this name.
+
+    Raises:
+        ConfigError: If the artefact is another run's, or holds no features.
+        DataError: If its manifest lacks what is needed.
+    """
+    if artefact.stage != STAGE:
+        raise ConfigError(
+            f"--features {artefact.manifest}: expected features of {STAGE}, "
+            f"found an artefact of {artefact.stage}"
+        )
+    if artefact.folder.name != run:
+        raise ConfigError(
+            f'--features {artefact.manifest}: holds features of "{artefact.folder.name}", '
+            f'but the spec judges "{run}"'
+        )
+    try:
+        return Features(artefact)
+    except KeyError as error:
+        raise DataError(f"{artefact.manifest}: lacks {error}") from error

@@ -1,0 +1,140 @@
+"""What the tables over downstream datasets share: one column per dataset, average and mean rank."""
+
+import pandas as pd
+
+from clsp.config.catalog import dataset_info
+from clsp.config.schema import Params
+from clsp.report.cells import Cell, aggregate, make_cell
+
+METRICS = {
+    "top1": "top-1",
+    "mean_per_class": "mean per class",
+    "map11": "11-point mean average precision",
+}
+UNFINISHED = "‡"
+VALIDATION = {
+    "ssl_transfer": "drawn as the code ssl-transfer draws them",
+    "stratified": "the same share of every class, drawn at random",
+}
+
+
+def methods_only(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs; floors have no method."""
+    return frame[frame["method"] != ""]
+
+
+def select(frame: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Rows of one protocol, of ordinary runs and floors: ablations have tables of their own."""
+    return frame[(frame["protocol"] == protocol) & (frame["variation"] == "")]
+
+
+def _average(seeds: pd.DataFrame, tasks: list[str]) -> Cell:
+    """Mean over datasets, seed by seed; a seed counts only when every dataset is there."""
+    means, runs = [], []
+    for run, of_run in seeds.groupby("run", sort=False):
+        if (of_run["status"] == "done").all():
+            means.append(float(of_run["value"].mean()))
+            runs.append(str(run))
+    return make_cell(
+        seeds.iloc[0],
+        column="average",
+        values=means,
+        expected=seeds["run"].nunique(),
+        runs=" ".join(runs),
+        tasks=" ".join(tasks),
+    )
+
+
+def _ranks(group: pd.DataFrame) -> "pd.Series[float]":
+    """Mean rank of each method over the datasets; one that misses a dataset is not ranked."""
+    done = methods_only(group[group["status"] == "done"])
+    means = done.pivot_table(index="label", columns="task", values="value", aggfunc="mean")
+    complete = means.reindex(columns=group["task"].unique()).dropna()
+    return complete.rank(ascending=False, method="average").mean(axis=1)
+
+
+def _row(seeds: pd.DataFrame, ranks: "pd.Series[float]", marks: dict[str, str]) -> list[Cell]:
+    tasks = list(seeds["task"].unique())
+    cells = [aggregate(seeds[seeds["task"] == task], task, marks[task]) for task in tasks]
+    first = seeds.iloc[0]
+    ranked = first["label"] in ranks.index
+    rank = make_cell(
+        first,
+        column="mean rank",
+        values=[float(ranks[first["label"]])] if ranked else [],
+        expected=0 if first["method"] == "" else 1,
+        runs=" ".join(seeds.loc[seeds["status"] == "done", "run"].unique()) if ranked else "",
+        tasks=" ".join(tasks),
+        unit="rank",
+    )
+    return [*cells, _average(seeds, tasks), rank]
+
+
+def build_cells(frame: pd.DataFrame) -> list[Cell]:
+    """One row per (dataset, encoder, label); columns with an unfinished fit carry a mark."""
+    unfinished = set(frame.loc[frame["converged"] == "no", "task"])
+    marks = {task: UNFINISHED if task in unfinished else "" for task in frame["task"].unique()}
+    cells = []
+    for _, group in frame.groupby(["dataset", "encoder"], sort=False):
+        ranks = _ranks(group)
+        for _, seeds in group.groupby("label", sort=False):
+            cells += _row(seeds, ranks, marks)
+    return cells
+
+
+def metric_notes(cells: list[Cell]) -> list[str]:
+    """How each dataset is judged."""
+    tasks: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.metric:
+            tasks.setdefault(cell.metric, {})[cell.column] = None
+    return [f"Metric {METRICS.get(m, m)}: {', '.join(named)}." for m, named in tasks.items()]
+
+
+def dataset_note(params: Params) -> str:
+    """Which datasets a table uses, with the size of their images, and whose choice that is."""
+    judged = params.evaluation.transfer
+    shown = []
+    for name in judged.datasets if judged else ():
+        spec = params.datasets[name]
+        shown.append(f"{name} ({dataset_info(spec.kind).title}, {spec.size} px)")
+    return (
+        f"Datasets and the side of their images: {'; '.join(shown)}. They are our choice: which "
+        "datasets the paper used could not be confirmed."
+    )
+
+
+def validation_note(rule: str, share: float) -> str:
+    """Which images something is chosen on."""
+    return (
+        "the official validation images or, where there are none, "
+        f"{100 * share:.12g} % of the training images, {VALIDATION.get(rule, rule)} ({rule})"
+    )
+
+
+def rank_note(frame: pd.DataFrame) -> str:
+    """What the last two columns are."""
+    note = (
+        "Average: over datasets, then over seeds. Mean rank: 1 is best, over datasets, among the "
+        "methods of one dataset and encoder"
+    )
+    floors = list(frame.loc[frame["method"] == "", "label"].unique())
+    if not floors:
+        return f"{note}."
+    return f"{note}; {' and '.join(floors)} are floors to compare with and are not ranked."
+
+
+def convergence_notes(frame: pd.DataFrame) -> list[str]:
+    """How many final fits stopped before they converged, and which; nothing if all did."""
+    fits = frame[frame["converged"] != ""]
+    stopped = fits[fits["converged"] == "no"]
+    if stopped.empty:
+        return []
+    named = [
+        f"{label} on {task} ({len(rows)})"
+        for (label, task), rows in stopped.groupby(["label", "task"], sort=False)
+    ]
+    return [
+        f"{UNFINISHED} {len(stopped)} of {len(fits)} final fits did not converge within the "
+        f"iterations allowed; their numbers are shown as they are: {', '.join(named)}."
+    ]

@@ -1,0 +1,287 @@
+"""How the tiny tree's encoders are judged: features, predictions and records that agree with them.
+
+Everything is counted in plain Python.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+from tree_params import CLASSES, SIDE, TEST, TRAIN
+
+from clsp.config.floors import Floor
+from clsp.config.grid import Run
+from clsp.config.plan import Job, features_job, few_shot_job, fine_tune_job, probe_job, transfer_job
+from clsp.runtime.canonical import canonical_json
+from clsp.runtime.manifest import Artefact
+
+Judged = Run | Floor
+Arrays = dict[str, np.ndarray]
+ROWS = np.arange(TRAIN, TRAIN + TEST, dtype=np.int64)
+WIDTH = 8  # of features
+
+
+def stream(*parts: Any) -> np.random.Generator:
+    """A generator that depends on nothing but its key."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def counts(guess: np.ndarray, labels: np.ndarray) -> list[list[int]]:
+    """[correct, total] of each class; guesses (M,) or, pooled over draws, (D, M)."""
+    hits = (guess == labels).reshape(-1, len(labels))
+    return [
+        [int(hits[:, labels == c].sum()), int((labels == c).sum()) * len(hits)]
+        for c in range(CLASSES)
+    ]
+
+
+def of_logits(logits: np.ndarray, labels: np.ndarray) -> list[list[int]]:
+    """[correct, total] of each class; of several per image, correct is a positive logit."""
+    if labels.ndim == 1:
+        return counts(logits.argmax(axis=1), labels)
+    hits, total = ((logits > 0) & (labels > 0)).sum(axis=0), labels.sum(axis=0)
+    return [[int(hit), int(all_of)] for hit, all_of in zip(hits, total, strict=True)]
+
+
+def eleven_points(scores: list[float], shown: list[int]) -> float:
+    """Average precision at eleven recalls; scores differ from one another."""
+    order = sorted(range(len(scores)), key=lambda row: -scores[row])
+    hits = [sum(shown[row] for row in order[: n + 1]) for n in range(len(order))]
+    precision = [hit / (n + 1) for n, hit in enumerate(hits)]
+    best = [
+        max(p for p, hit in zip(precision, hits, strict=True) if 10 * hit >= k * sum(shown))
+        for k in range(11)
+    ]
+    return sum(best) / 11
+
+
+def value_of(per_class: list[list[int]], metric: str) -> float:
+    """Percent."""
+    if metric == "top1":
+        return 100 * sum(c for c, _ in per_class) / sum(t for _, t in per_class)
+    shares = [100 * c / t for c, t in per_class if t]
+    return sum(shares) / len(shares)
+
+
+def record_of(
+    key: tuple[str, str, str],
+    metric: str,
+    per_class: list[list[int]],
+    predictions: dict[str, str],
+    epoch: int | None = 2,
+    selected_on: str = "none",
+    **selection: Any,
+) -> dict[str, Any]:
+    """A result record; the key is task, protocol and variant."""
+    return {
+        **dict(zip(("task", "protocol", "variant"), key, strict=True)),
+        "metric": metric,
+        "value": value_of(per_class, metric),
+        "correct": sum(c for c, _ in per_class),
+        "total": sum(t for _, t in per_class),
+        "per_class": per_class,
+        "split": "test",
+        "epoch": epoch,
+        "selected_on": selected_on,
+        "selection": selection,
+        "predictions": predictions,
+    }
+
+
+def document(slug: str, results: list[dict[str, Any]]) -> str:
+    """A file of results."""
+    return canonical_json({"schema_version": 1, "run": slug, "results": results}) + "\n"
+
+
+def npz(base: Path, arrays: Arrays) -> bytes:
+    """Bytes of an npz file."""
+    path = base / "arrays.npz"
+    np.savez(path, **arrays)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+class Judging:
+    """Writes what judges encoders; the part of TreeBuilder that knows predictions."""
+
+    base: Path
+
+    def write(self, job: Job, folder: str, files: Any, inputs: Any, **more: Any) -> Artefact:
+        """Write one artefact; TreeBuilder does."""
+        raise NotImplementedError
+
+    def metric(self, task: str) -> str:
+        """How a dataset is judged; TreeBuilder knows."""
+        raise NotImplementedError
+
+    def labels(self, task: str) -> np.ndarray:
+        """Test labels of a dataset; TreeBuilder knows."""
+        raise NotImplementedError
+
+    def features(
+        self, judged: Judged, encoder: Artefact | None, datasets: list[Artefact]
+    ) -> Artefact:
+        """Random features of every dataset."""
+        tensors = {
+            f"{data.folder.name}/{split}": stream(judged.slug, data.folder.name, split)
+            .normal(size=(count, WIDTH))
+            .astype(np.float32)
+            for data in datasets
+            for split, count in (("train", TRAIN), ("test", TEST))
+        }
+        facts = {
+            "epoch": self.epoch(judged),
+            "source": judged.features.source,
+            "features": WIDTH,
+            "resolutions": {data.folder.name: SIDE for data in datasets},
+        }
+        inputs = [*([encoder] if encoder else []), *datasets]
+        files = {"features.safetensors": save(tensors)}
+        return self.write(
+            features_job(judged), f"features/{judged.slug}", files, inputs, facts=facts
+        )
+
+    @staticmethod
+    def epoch(judged: Judged) -> int | None:
+        """The last epoch of an encoder; of a floor, none."""
+        return None if isinstance(judged, Floor) else 2
+
+    def _logits(self, task: str, *parts: Any) -> np.ndarray:
+        labels = self.labels(task)
+        hot = labels if labels.ndim == 2 else np.eye(CLASSES)[labels]
+        noise = stream(task, *parts).normal(size=(TEST, CLASSES))
+        return (noise + 1.2 * hot).astype(np.float32)
+
+    def _arrays(self, task: str, prefix: str, logits: np.ndarray) -> Arrays:
+        return {
+            f"{prefix}logits": logits,
+            f"{prefix}labels": self.labels(task),
+            f"{prefix}rows": ROWS,
+        }
+
+    def _by_logits(
+        self, key: tuple[str, str, str], stored: Arrays, names: dict[str, str], **more: Any
+    ) -> dict[str, Any]:
+        logits, labels = stored[names["logits"]], stored[names["labels"]]
+        record = record_of(key, self.metric(key[0]), of_logits(logits, labels), names, **more)
+        if labels.ndim == 2:
+            columns = zip(logits.T.tolist(), labels.T.tolist(), strict=True)
+            points = [eleven_points(*column) for column in columns]
+            record["value"] = 100 * sum(points) / len(points)
+        return record
+
+    def probe(self, run: Run, features: Artefact, dataset: Artefact) -> Artefact:
+        """Linear probe and kNN, with logits that give the recorded numbers."""
+        task = dataset.folder.name
+        plain = {"logits": "logits", "labels": "labels", "rows": "rows"}
+        linear = self._arrays(task, "", self._logits(task, "linear", run.slug))
+        knn = self._arrays(task, "", self._logits(task, "knn", run.slug))
+        knn["logits_best_of_k"] = self._logits(task, "best", run.slug)
+        of_knn = {"file": "knn.npz", **plain}
+        best = {**of_knn, "logits": "logits_best_of_k"}
+        results = [
+            self._by_logits((task, "linear", ""), linear, {"file": "linear.npz", **plain}),
+            self._by_logits((task, "knn", ""), knn, of_knn, k=3),
+            self._by_logits((task, "knn", "best_of_k"), knn, best, selected_on="test", k=1),
+        ]
+        files: dict[str, Any] = {
+            "linear.json": document(run.slug, results[:1]),
+            "knn.json": document(run.slug, results[1:]),
+            "linear.npz": npz(self.base, linear),
+            "knn.npz": npz(self.base, knn),
+        }
+        names = ("linear/top1", "knn/top1", "knn_best_of_k/top1")
+        return self.write(
+            probe_job(run),
+            f"probes/{run.slug}",
+            files,
+            [features, dataset],
+            metrics={name: r["value"] for name, r in zip(names, results, strict=True)},
+            facts={"results": results},
+        )
+
+    def _judged(
+        self,
+        job: Job,
+        kind: str,
+        stored: Arrays,
+        results: list[dict[str, Any]],
+        inputs: list[Artefact],
+    ) -> Artefact:
+        slug = job.name
+        variants = [r["variant"].replace("=", "_") for r in results]
+        parts = [(kind, r["task"], v) for r, v in zip(results, variants, strict=True)]
+        names = ["/".join(filter(None, part)) for part in parts]
+        return self.write(
+            job,
+            f"{kind}/{slug}",
+            {f"{kind}.json": document(slug, results), "predictions.npz": npz(self.base, stored)},
+            inputs,
+            metrics={name: r["value"] for name, r in zip(names, results, strict=True)},
+            facts={"results": results},
+        )
+
+    def _whole(
+        self, job: Job, kind: str, judged: Judged, source: Artefact, tasks: list[Artefact]
+    ) -> Artefact:
+        """One number per task from logits, chosen on validation."""
+        stored, results = {}, []
+        for task in (data.folder.name for data in tasks):
+            stored |= self._arrays(task, f"{task}.", self._logits(task, kind, judged.slug))
+            names = {"file": "predictions.npz"}
+            names |= {key: f"{task}.{key}" for key in ("logits", "labels", "rows")}
+            more = {"epoch": self.epoch(judged), "selected_on": "val", "log10_lambda": 0.0}
+            results.append(self._by_logits((task, kind, ""), stored, names, **more))
+        return self._judged(job, kind, stored, results, [source, *tasks])
+
+    def transfer(self, judged: Judged, features: Artefact, tasks: list[Artefact]) -> Artefact:
+        """Transfer to every task."""
+        job = transfer_job(judged)
+        assert job is not None
+        return self._whole(job, "transfer", judged, features, tasks)
+
+    def fine_tune(self, run: Run, encoder: Artefact, tasks: list[Artefact]) -> Artefact | None:
+        """Fine-tuning on every task, if asked for."""
+        job = fine_tune_job(run)
+        return self._whole(job, "fine_tune", run, encoder, tasks) if job else None
+
+    def few_shot(
+        self, judged: Judged, features: Artefact, tasks: list[Artefact]
+    ) -> Artefact | None:
+        """Curves with few labels on every task, from predicted classes, if asked for."""
+        job = few_shot_job(judged)
+        if job is None or judged.few_shot is None:
+            return None
+        spec, stored, results = judged.few_shot.few_shot, {}, []
+        tasks = [data for data in tasks if data.folder.name in judged.few_shot.datasets]
+        for task in (data.folder.name for data in tasks):
+            stored |= {f"{task}.labels": self.labels(task), f"{task}.rows": ROWS}
+            for variant in spec.points:
+                names = {"file": "predictions.npz", "predicted": f"{task}.{variant}.predicted"}
+                names |= {key: f"{task}.{key}" for key in ("labels", "rows")}
+                guess = np.stack(
+                    [
+                        self._logits(task, judged.slug, variant, draw).argmax(axis=1)
+                        for draw in range(spec.draws)
+                    ]
+                )
+                stored[names["predicted"]] = guess
+                wanted = spec.points[variant]
+                shots = wanted if isinstance(wanted, int) else round(wanted * TRAIN / CLASSES)
+                draw = np.arange(shots * CLASSES)  # labels go round, so that these are evenly many
+                stored[f"{task}.{variant}.drawn"] = np.stack([draw] * spec.draws)
+                results.append(
+                    record_of(
+                        (task, "few_shot", variant),
+                        self.metric(task),
+                        counts(guess, self.labels(task)),
+                        names,
+                        epoch=self.epoch(judged),
+                        draws=spec.draws,
+                    )
+                )
+        return self._judged(job, "few_shot", stored, results, [features, *tasks])
