@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clsp.config.strict import parse
-from clsp.runtime import tracking
+from clsp.runtime import leftovers, tracking
 from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
 from clsp.runtime.errors import ConfigError, DataError, DivergedError
 from clsp.runtime.files import exclusive, staged, write_atomic
@@ -159,6 +159,27 @@ def record_failure(call: Call, bound: Bound, started: str, error: DivergedError)
     write_atomic(failure_of(call.manifest), canonical_json(record) + "\n")
 
 
+def _predicate(
+    call: Call, bound: Bound, outcome: Outcome, started: str, seconds: float
+) -> dict[str, Any]:
+    """What a manifest says of a finished job, but for its inputs, outputs and tracking."""
+    return {
+        "step": call.stage,
+        "run_uid": uuid.uuid4().hex,
+        "status": "completed",
+        "externalParameters": {"spec": bound.spec, "arguments": bound.others},
+        "internalParameters": {
+            "code": call.code,
+            **source_state(),
+            **_environment(call.threads),
+        },
+        "runDetails": {"started": started, "finished": _now(), "seconds": round(seconds, 3)},
+        "metrics": outcome.metrics,
+        "counters": outcome.counters,
+        "facts": outcome.facts,
+    }
+
+
 def run(call: Call) -> Artefact:
     """Run one job.
 
@@ -171,6 +192,7 @@ def run(call: Call) -> Artefact:
     bound = _bind(call)
     home = call.manifest.parent
     with exclusive(call.manifest):
+        earlier = leftovers.named(call.manifest)
         call.manifest.unlink(missing_ok=True)
         failure_of(call.manifest).unlink(missing_ok=True)
         for _, artefact in bound.inputs:
@@ -188,29 +210,11 @@ def run(call: Call) -> Artefact:
                     record_failure(call, bound, started, error)
                     raise
             mirror.finish(outcome.metrics, bound.outputs.get("history"))
-        predicate = {
-            "step": call.stage,
-            "run_uid": uuid.uuid4().hex,
-            "status": "completed",
-            "externalParameters": {"spec": bound.spec, "arguments": bound.others},
-            "internalParameters": {
-                "code": call.code,
-                **source_state(),
-                **_environment(call.threads),
-            },
-            "runDetails": {
-                "started": started,
-                "finished": _now(),
-                "seconds": round(time.monotonic() - clock, 3),
-            },
-            "metrics": outcome.metrics,
-            "counters": outcome.counters,
-            "facts": outcome.facts,
-            "tracking": mirror.on,
-            "mlflow_run_id": mirror.run_id,
-        }
+        predicate = _predicate(call, bound, outcome, started, time.monotonic() - clock)
+        predicate |= {"tracking": mirror.on, "mlflow_run_id": mirror.run_id}
         names = {path.relative_to(home).as_posix(): path for path in bound.outputs.values()}
         artefact = write_manifest(call.manifest, names, dependencies, predicate)
+        leftovers.sweep(artefact, earlier)
     if bound.scratch is not None:
         shutil.rmtree(bound.scratch, ignore_errors=True)
     return artefact

@@ -27,12 +27,13 @@ rule prepare_dataset:
         "<logs>/prepare_dataset/{dataset}.log",
     wildcard_constraints:
         dataset=one_of(ARRAYS),
+    threads: 2
     params:
         spec=spec_of(prepare_of),
         code=code_of(prepare_of),
         content=content_of_dataset,
     shell:
-        "exec python -m clsp prepare-dataset --spec {params.spec:q} --code {params.code}"
+        "export CLSP_DECODE_THREADS={threads}; exec python -m clsp prepare-dataset --spec {params.spec:q} --code {params.code}"
         " --raw {input.raw:q} --images {output.images:q} --labels {output.labels:q}"
         " --items {output.item_list:q} --card {output.card:q} --manifest {output.manifest:q} 2> {log:q}"
 

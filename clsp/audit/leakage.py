@@ -129,7 +129,7 @@ def pairs_wanted(params: Params, runs: dict[str, Run]) -> dict[Pair, tuple[str, 
     specs: list[Any] = [run.spec for run in runs.values()]
     tests = {run.judged_on for run in runs.values()} | {*tasks}
     banks = {spec.bank for spec in specs if spec.bank}
-    trained = {spec.dataset for spec in specs}
+    trained = {name for run in runs.values() for name in (run.spec.dataset, run.judged_on)}
     trained |= {params.pairs[spec.pairs].dataset for spec in specs if spec.pairs}
     for bank in (params.banks[name] for name in banks):
         trained |= {bank.dataset, params.denoisers[bank.denoiser].dataset}

@@ -11,7 +11,16 @@ from typing import Any
 from clsp.config.catalog import contents_digest
 from clsp.config.floors import Floor, expand_floors
 from clsp.config.grid import Run, expand_runs
-from clsp.config.schema import FIGURES, GENERATORS, KINDS, METHODS, POSITIVES, TABLES, Params
+from clsp.config.schema import (
+    FIGURES,
+    GENERATORS,
+    KINDS,
+    METHODS,
+    POSITIVES,
+    TABLES,
+    FetchSpec,
+    Params,
+)
 from clsp.config.strict import Strict
 from clsp.runtime.canonical import sha256_text
 from clsp.runtime.digest import code_digest
@@ -44,15 +53,15 @@ def is_fetched(params: Params, dataset: str) -> bool:
 
 def fetch_job(params: Params, name: str) -> Job:
     """Download or draw the files of one dataset; a change of its archives fetches it anew."""
-    spec = params.datasets[name]
+    spec = FetchSpec.behind(params.datasets[name])
     job = _job("fetch-dataset", name, spec, "clsp.data.fetch", f"{KINDS}.{spec.kind}")
     code = sha256_text(f"{job.code} {contents_digest(spec.kind)}")[: len(job.code)]
     return replace(job, code=code)
 
 
 def prepare_job(params: Params, name: str) -> Job:
-    """Prepare one dataset."""
-    spec = params.datasets[name]
+    """Prepare one dataset; where encoders are judged that train on it makes no difference."""
+    spec = params.datasets[name].model_copy(update={"judged_on": None})
     return _job("prepare-dataset", name, spec, "clsp.data.prepare", f"{KINDS}.{spec.kind}")
 
 

@@ -99,13 +99,13 @@ def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
 def _check_trained(params: Params, where: str, grid: GridEntry) -> None:
     """Runs train and are judged on datasets whose images have at most one label."""
     for dataset in grid.dataset:
-        judged = params.datasets[dataset].judged_on
-        kind = params.datasets[judged or dataset].kind
-        if dataset_info(kind).metric == MULTILABEL:
-            raise ConfigError(
-                f'{where}.dataset: "{judged or dataset}" of kind {kind} is multi-label; it can '
-                "stand in evaluation.transfer.datasets, but runs cannot train on it"
-            )
+        for name in dict.fromkeys((dataset, params.datasets[dataset].judged_on or dataset)):
+            kind = params.datasets[name].kind
+            if dataset_info(kind).metric == MULTILABEL:
+                raise ConfigError(
+                    f'{where}.dataset: "{name}" of kind {kind} is multi-label; it can stand in '
+                    "evaluation.transfer.datasets, but runs cannot train on it"
+                )
 
 
 def _check_overrides(params: Params) -> None:

@@ -70,6 +70,21 @@ class DatasetSpec(Plugin):
         return mine == theirs
 
 
+class FetchSpec(Plugin):
+    """What is downloaded or drawn for a dataset, whatever is then made of it."""
+
+    package = KINDS
+    selector = "kind"
+    kind: Name
+
+    @classmethod
+    def behind(cls, dataset: DatasetSpec) -> "FetchSpec":
+        """The files that a dataset is read from; how they are read is no part of it."""
+        kept = ("source", "seed") if dataset.options["source"] == "miniature" else ("source",)
+        options = {key: dataset.options[key] for key in kept}
+        return cls(kind=dataset.kind, options=options)
+
+
 class DenoiserSpec(Strict):
     """A diffusers UNet2DModel and its training (methods.md 2.1)."""
 

@@ -33,6 +33,7 @@ class Checked:
         md5: Of all of it.
         confirmed: Whether a published sha256 proves it.
         identity: Device, inode, size and time of change of what was read.
+        pinned: Whether its sha256 is in the lock file, for want of a published one.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Checked:
     md5: str
     confirmed: bool
     identity: tuple[int, int, int, int]
+    pinned: bool = False
 
     def still_there(self) -> None:
         """Make sure that nobody has put another file in its place since.
@@ -58,7 +60,7 @@ class Checked:
             "sha256": self.sha256,
             "md5": self.md5,
             "confirmed": self.confirmed,
-            "pinned": not self.confirmed,
+            "pinned": self.pinned,
         }
 
 
@@ -70,12 +72,20 @@ def check_file(path: Path, archive: Archive) -> Checked:
     """Compare a file with what is known of the archive: size, digests, and else its pin.
 
     Raises:
-        DataError: If something differs.
+        MismatchError: If something differs.
+        DataError: If it cannot be read, or the lock file of pins cannot.
     """
+    try:
+        return _check(path, archive)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _check(path: Path, archive: Archive) -> Checked:
     with open(path, "rb") as stream:
         status = os.fstat(stream.fileno())
         if archive.size is not None and status.st_size != archive.size:
-            raise DataError(f"{path}: {status.st_size} bytes, expected {archive.size}")
+            raise pins.MismatchError(f"{path}: {status.st_size} bytes, expected {archive.size}")
         digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
         with Progress(f"check {path.name}", status.st_size, "B") as progress:
             while block := stream.read(BLOCK):
@@ -86,7 +96,7 @@ def check_file(path: Path, archive: Archive) -> Checked:
     for name, value in found.items():
         expected = getattr(archive, name)
         if expected is not None and value != expected:
-            raise DataError(f"{path}: {name} is {value}, expected {expected}")
+            raise pins.MismatchError(f"{path}: {name} is {value}, expected {expected}")
     if archive.sha256 is None:
         pins.compare(path, archive, found["sha256"])
     confirmed = archive.sha256 is not None

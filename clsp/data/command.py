@@ -12,7 +12,7 @@ from clsp.config.load import load_params, read_yaml
 from clsp.config.schema import Params
 from clsp.data.checked import VARIABLE, downloads
 from clsp.data.fetch import obtain_all
-from clsp.data.survey import DatasetState, look
+from clsp.data.survey import DatasetState, installed_copy, look
 from clsp.runtime.errors import ConfigError, DataError
 
 EPILOG = f"""Archives are kept in downloads/; the environment variable {VARIABLE} names another
@@ -130,7 +130,10 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _wanted(given: argparse.Namespace) -> list[str]:
-    """Kinds to fetch: those named, or those that a params.yaml downloads."""
+    """Kinds to fetch: those named, or those of a params.yaml that have archives.
+
+    Miniatures need none, nor does a kind of which the system has a copy.
+    """
     if given.params is None:
         if not given.kinds:
             raise ConfigError("data fetch: name a kind, or a file with --params")
@@ -138,8 +141,12 @@ def _wanted(given: argparse.Namespace) -> list[str]:
     if given.kinds:
         raise ConfigError("data fetch: kinds and --params exclude each other")
     datasets = _params(given.params).datasets.values()
-    needed = [s.kind for s in datasets if s.options.get("source") == "download"]
-    return list(dict.fromkeys(needed))
+    needed = [s.kind for s in datasets if s.options.get("source") != "miniature"]
+    return [
+        kind
+        for kind in dict.fromkeys(needed)
+        if dataset_info(kind).archives and installed_copy(kind) is None
+    ]
 
 
 def _fetch(given: argparse.Namespace) -> int:
@@ -170,7 +177,9 @@ def _fetch(given: argparse.Namespace) -> int:
 
 
 def _proof(record: dict[str, Any]) -> str:
-    return "published sha256" if record["confirmed"] else "pinned"
+    if record["confirmed"]:
+        return "published sha256"
+    return "pinned" if record["pinned"] else "not pinned: of unknown size"
 
 
 def _verify(given: argparse.Namespace) -> int:

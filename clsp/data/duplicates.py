@@ -74,7 +74,7 @@ def compare_what(params: Params) -> list[Comparison]:
     runs = expand_runs(params).values()
     tasks = params.evaluation.transfer.datasets if params.evaluation.transfer else ()
     judged = list(dict.fromkeys([*(run.judged_on for run in runs), *tasks]))
-    trained = [run.spec.dataset for run in runs]
+    trained = [name for run in runs for name in (run.spec.dataset, run.judged_on)]
     trained += [params.denoisers[name].dataset for name in denoisers_needed(params)]
     trained += [params.banks[name].dataset for name in banks_needed(params)]
     trained += [params.pairs[name].dataset for name in pairs_needed(params)]

@@ -19,6 +19,7 @@ from clsp.data.catalog import Picture
 from clsp.data.decoders import each
 from clsp.data.pictures import decode, fit
 from clsp.runtime.errors import DataError
+from clsp.runtime.files import writing
 
 FILE = "images.arrow"
 SCHEMA = pa.schema(
@@ -75,10 +76,12 @@ class EncodedWriter:
         """Create the file.
 
         Raises:
-            OSError: If it cannot be created.
+            DataError: If it cannot be created; `add` and leaving the context raise it as well.
         """
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, SCHEMA)
+        self.path = path
+        with writing(path):
+            self._sink = pa.OSFile(str(path), "wb")
+            self._writer = pa.ipc.new_file(self._sink, SCHEMA)
         self._rows: list[tuple[bytes, int, int]] = []
         self._bytes = 0
 
@@ -91,10 +94,11 @@ class EncodedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        self._sink.close()
+        with self._sink:
+            if kind is None:  # else there is an error to tell already, and no file to end
+                self._flush()
+                with writing(self.path):
+                    self._writer.close()
 
     def add(self, content: bytes, height: int, width: int) -> None:
         """Append one image."""
@@ -107,7 +111,8 @@ class EncodedWriter:
         if self._rows:
             columns = zip(*self._rows, strict=True)
             arrays = [pa.array(v, f.type) for v, f in zip(columns, SCHEMA, strict=True)]
-            self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+            with writing(self.path):
+                self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
         self._rows, self._bytes = [], 0
 
 

@@ -6,6 +6,7 @@ private folder that gets the final name when everything is there.
 """
 
 import contextlib
+import lzma
 import os
 import shutil
 import tarfile
@@ -16,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from clsp.config.catalog import Members
 from clsp.data.members import Expected, Limits, Unpacked, is_regular
@@ -28,28 +29,61 @@ FILE_MODE, FOLDER_MODE = 0o644, 0o755
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)  # sparse files can claim any size
 # What a reader raises for a damaged archive; OSError covers gzip's own.
 DAMAGED = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError,
-    ValueError, OSError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
+    NotImplementedError, ValueError, OSError,
 )  # fmt: skip
+EXTENDED = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+LONGEST_HEADER = 64 << 10  # bytes; a long name takes a few hundred
 
 
 @dataclass
 class Member:
-    """One member that is no folder; `position` tells how far into the archive we are."""
+    """One member; `position` tells how far into the archive we are."""
 
     name: str
+    folder: bool
     regular: bool
     size: int
     position: int
     open: Callable[[], IO[bytes] | None]
 
 
+class _Header(tarfile.TarInfo):
+    """A header that does not take more memory than a name needs.
+
+    tarfile reads pax headers, long names and the maps of sparse files whole, whatever size they
+    claim; a few compressed megabytes may claim gigabytes.
+    """
+
+    def _proc_member(self, archive: Any) -> Any:
+        if self.type in EXTENDED:
+            # What global headers say stays in memory for all members, so they count together.
+            kept = getattr(archive, "kept", 0) + self.size
+            if self.type == tarfile.XGLTYPE:
+                archive.kept = kept
+            else:
+                kept = self.size
+            if not 0 <= kept <= LONGEST_HEADER:
+                raise tarfile.ReadError(
+                    f"an extended header of {kept} bytes, more than the {LONGEST_HEADER} allowed"
+                )
+        return super()._proc_member(archive)
+
+    def _proc_sparse(self, archive: Any) -> Any:
+        raise tarfile.ReadError(f"member {self.name!r} is a sparse file")
+
+    def _proc_gnusparse_10(self, following: Any, headers: Any, archive: Any) -> Any:
+        raise tarfile.ReadError(f"member {following.name!r} is a sparse file")
+
+
 def _tar_members(raw: IO[bytes]) -> Iterator[Member]:
-    with tarfile.open(fileobj=raw, mode="r|*") as archive:
+    with tarfile.open(fileobj=raw, mode="r|*", tarinfo=_Header) as archive:
         for entry in archive:
-            if not entry.isdir():
-                regular, data = entry.type in REGULAR, partial(archive.extractfile, entry)
-                yield Member(entry.name, regular, entry.size, raw.tell(), data)
+            regular, data = entry.type in REGULAR, partial(archive.extractfile, entry)
+            yield Member(entry.name, entry.isdir(), regular, entry.size, raw.tell(), data)
             archive.members = []  # else it remembers every member that it has met
 
 
@@ -58,10 +92,18 @@ def _zip_members(raw: IO[bytes]) -> Iterator[Member]:
     with zipfile.ZipFile(raw) as archive:
         for entry in archive.infolist():
             position += entry.compress_size
-            if entry.is_dir():
-                continue
+            folder = entry.filename.endswith("/")
             regular, data = is_regular(entry.external_attr >> 16), partial(archive.open, entry)
-            yield Member(entry.filename, regular, entry.file_size, position, data)
+            yield Member(entry.filename, folder, regular, entry.file_size, position, data)
+
+
+@contextlib.contextmanager
+def _writing(target: Path, why: str) -> Iterator[None]:
+    """Tell errors of the disk from those of the archive."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror}) {why}") from error
 
 
 def _make_folder(folder: Path, home: Path) -> None:
@@ -73,22 +115,39 @@ def _make_folder(folder: Path, home: Path) -> None:
     folder.chmod(FOLDER_MODE)
 
 
-def _write(stream: IO[bytes], target: Path, expected: Expected) -> None:
+def _create(target: Path, expected: Expected) -> IO[bytes]:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         handle = os.open(target, flags, FILE_MODE)
     except FileExistsError:
         raise DataError(f"{expected.archive}: {target.name!r} is there already") from None
-    with open(handle, "wb") as output:
-        os.fchmod(handle, FILE_MODE)
+    os.fchmod(handle, FILE_MODE)
+    return open(handle, "wb", buffering=0)  # unbuffered: a full disk shows at the write
+
+
+def _write(stream: IO[bytes], target: Path, expected: Expected) -> None:
+    why = f"while {expected.archive} is unpacked"
+    with _writing(target, why):
+        output = _create(target, expected)
+    with output:
         while block := stream.read(BLOCK):
             expected.write(len(block))
-            output.write(block)
+            rest = memoryview(block)
+            while rest:
+                with _writing(target, why):
+                    rest = rest[output.write(rest) :]
 
 
 def _take(member: Member, path: PurePosixPath, folder: Path, expected: Expected) -> None:
     target = folder / path
-    _make_folder(target.parent, folder)
+    try:
+        _make_folder(target.parent, folder)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(
+            f"{expected.archive}: cannot be unpacked ({path.parent} is a file and a folder)"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{target.parent}: cannot be written ({error.strerror})") from error
     stream = member.open()
     if stream is None:
         raise DataError(f"{expected.archive}: member {member.name!r} has no data")
@@ -113,7 +172,8 @@ def write_members(
         DataError: If the archive is damaged or unsafe, is over the limits, or does not hold what
             is expected.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder, f"while {archive} is unpacked"):
+        folder.mkdir(parents=True, exist_ok=True)
     total, position = archive.stat().st_size, 0
     expected = Expected(archive, members, limits or Limits())
     try:
@@ -122,8 +182,9 @@ def write_members(
             raw.seek(0)
             with closing(_zip_members(raw) if zipped else _tar_members(raw)) as found:
                 for member in found:
-                    path = expected.want(member.name, member.regular, member.size)
-                    if path is not None:
+                    if member.folder:
+                        expected.pass_folder(member.name)
+                    elif path := expected.want(member.name, member.regular, member.size):
                         _take(member, path, folder, expected)
                     shown.step(member.position - position)
                     position = member.position
@@ -143,13 +204,15 @@ def whole(target: Path) -> Iterator[Path]:
         raise DataError(f"{target}: is there already; delete it first")
     room = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(room, ignore_errors=True)
-    room.mkdir(parents=True)
-    room.chmod(FOLDER_MODE)
+    with _writing(room, "as a private folder"):
+        room.mkdir(parents=True)
+        room.chmod(FOLDER_MODE)
     try:
         yield room
-        if target.exists():
-            target.rmdir()
-        room.replace(target)
+        with _writing(target, "though everything is unpacked"):
+            if target.exists():
+                target.rmdir()
+            room.replace(target)
     finally:
         shutil.rmtree(room, ignore_errors=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clsp.config.catalog import Archive, Members, dataset_info
-from clsp.config.schema import KINDS, DatasetSpec
+from clsp.config.schema import KINDS, FetchSpec
 from clsp.data.checked import downloads
 from clsp.data.download import Obtained, obtain
 from clsp.data.extract import FILE_MODE, whole, write_members
@@ -42,10 +42,13 @@ def obtain_all(kind: str, patience: Patience = PATIENCE) -> list[tuple[Archive, 
 
 def _copy(obtained: Obtained, folder: Path) -> Unpacked:
     """A file that is no archive: wanted as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / obtained.path.name
-    shutil.copyfile(obtained.path, target)
-    target.chmod(FILE_MODE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(obtained.path, target)
+        target.chmod(FILE_MODE)
+    except OSError as error:
+        raise DataError(f"{obtained.path}: cannot be copied to {target} ({error})") from error
     return Unpacked(1, obtained.checked.size, {obtained.path.name: 1}, 0, ())
 
 
@@ -112,7 +115,7 @@ def _count(records: list[dict[str, Any]], key: str) -> int:
     return sum(part[key] for record in records for part in record["contents"])
 
 
-def fetch_dataset(spec: DatasetSpec, files: Output) -> Outcome:
+def fetch_dataset(spec: FetchSpec, files: Output) -> Outcome:
     """Download the archives of a dataset and unpack them, or draw its miniature.
 
     Archives are kept in downloads/ ($CLSP_DOWNLOADS names another folder), where the user may also

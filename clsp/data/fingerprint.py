@@ -2,21 +2,26 @@
 
 Of an image folder names and contents count, times do not: a copy on another machine is the same
 data. Imported by the Snakefile while it parses, so hashes are kept from call to call and a file is
-read again only when its size or a time stamp changes. Of ImageNet, 15 GB in its 100 classes, names
-and sizes count.
+read again only when its size or a time stamp changes.
+
+Of ImageNet, 15 GB in its 100 classes, names and sizes count, and a class folder is listed again
+only when a time stamp of the folder changes. A file overwritten in place with another size is thus
+missed until something is added to, removed from or renamed in its folder; what prepare-dataset read
+is known all the same, from the digest of every image in items.csv.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from clsp.config.catalog import dataset_info
 from clsp.data.groups import groups_file
-from clsp.data.imagenet import find_images
+from clsp.data.imagenet import class_folders, images_in
 from clsp.data.tree import walk
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import DataError
@@ -26,7 +31,7 @@ CACHE = Path(".clsp") / "fingerprints.json"
 LOCAL = ("image_folder", "imagenet100")  # kinds that read a folder of the user's
 SETTLED = 2.0  # seconds; a file written later may change again within one tick of its time stamp
 
-Hashes = dict[str, list[Any]]  # name of a file -> [size, mtime, ctime (ns), sha256]
+Hashes = dict[str, list[Any]]  # name of a file or folder -> [size, mtime, ctime (ns), sha256]
 
 
 def _files(root: Path, groups: str | None) -> Iterator[tuple[str, Path]]:
@@ -46,15 +51,31 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
+def _entry(path: Path, kept: Any, hashed: Callable[[Path], str]) -> list[Any]:
+    """Of one file or folder: `kept` if it is unchanged, else its state and hash now."""
+    state = _state(path)
+    same = isinstance(kept, list) and len(kept) == 4 and kept[:3] == state
+    return kept if same else [*state, hashed(path)]
+
+
 def _hashes(root: Path, groups: str | None, known: Hashes) -> Hashes:
     """Hash every file that the dataset reads, taking from `known` what is unchanged."""
-    found: Hashes = {}
-    for name, path in _files(root, groups):
-        state = _state(path)
-        kept = known.get(name)
-        same = isinstance(kept, list) and len(kept) == 4 and kept[:3] == state
-        found[name] = kept if same else [*state, sha256_file(path)]
-    return found
+    return {name: _entry(path, known.get(name), sha256_file) for name, path in _files(root, groups)}
+
+
+def _listing_sha256(folder: Path) -> str:
+    """Of names and sizes of the images of a class."""
+    digest = hashlib.sha256()
+    for path in images_in(folder):
+        digest.update(os.fsencode(path.name) + f"\0{_state(path)[0]}\n".encode())
+    return digest.hexdigest()
+
+
+def _listings(root: Path, known: Hashes) -> Hashes:
+    """The same as `_hashes` for the folders of ImageNet's 100 classes."""
+    wnids = sorted(dataset_info("imagenet100").class_names)
+    found = ((str(f.relative_to(root)), f) for f in class_folders(root, wnids))
+    return {name: _entry(path, known.get(name), _listing_sha256) for name, path in found}
 
 
 def _digest(hashes: Hashes) -> str:
@@ -83,15 +104,13 @@ def _remember(root: str, hashes: Hashes, before: dict[str, Hashes]) -> None:
         private.replace(CACHE)
 
 
-def _listed_digest(root: Path) -> str:
-    """Of names and sizes of the images of ImageNet's 100 classes."""
-    digest = hashlib.sha256()
-    for classes in find_images(root, sorted(dataset_info("imagenet100").class_names)).values():
-        for paths in classes.values():
-            for path in paths:
-                name = os.fsencode(path.relative_to(root).as_posix())
-                digest.update(name + f"\0{_state(path)[0]}\n".encode())
-    return digest.hexdigest()
+@cache
+def imagenet_digest(root: Path) -> str:
+    """Of a resolved root, looked at once in a process: several entries may crop the same images."""
+    before, name = _remembered(), f"imagenet100: {root}"
+    listings = _listings(root, before.get(name, {}))
+    _remember(name, listings, before)
+    return _digest(listings)
 
 
 def _folder_digest(root: Path, groups: str | None) -> str:
@@ -119,7 +138,7 @@ def read_fingerprint(spec: Any) -> str:
         return ""
     root = Path(spec.options["root"]).expanduser()
     if spec.kind == "imagenet100":
-        return _listed_digest(root)
+        return _digest(_listings(root, {}))
     return _digest(_hashes(root, spec.options.get("groups"), {}))
 
 
@@ -143,5 +162,5 @@ def fingerprint(spec: Any, card: Path | None) -> str:
         if isinstance(recorded, dict) and recorded.get("fingerprint"):
             return str(recorded["fingerprint"])
     if spec.kind == "imagenet100":
-        return _listed_digest(root)
+        return imagenet_digest(root.resolve())
     return _folder_digest(root, spec.options.get("groups"))

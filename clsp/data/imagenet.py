@@ -4,7 +4,7 @@ Imported by the Snakefile while it parses, through clsp.data.fingerprint.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clsp.data.tree import is_skipped
@@ -49,6 +49,30 @@ def _check_folders(folder: Path, wnids: Iterable[str]) -> None:
         raise DataError(f"{folder}: lacks the class folder {absent[0]}{more}")
 
 
+def class_folders(root: Path, wnids: Iterable[str]) -> Iterator[Path]:
+    """The folders of some classes, <split>/<wnid> below root, wnids in the order given.
+
+    Raises:
+        DataError: If one is missing.
+    """
+    wanted = list(wnids)
+    for split in SPLITS:
+        _check_folders(root / split, wanted)
+        yield from (root / split / wnid for wnid in wanted)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Images of one class folder, sorted.
+
+    Raises:
+        DataError: If there are none, or it cannot be read.
+    """
+    found = [folder / name for name in _names(folder)]
+    if not found:
+        raise DataError(f"{folder}: class {folder.name} has no images in {folder.parent.name}")
+    return found
+
+
 def find_images(root: Path, wnids: Iterable[str]) -> Found:
     """Images of some classes.
 
@@ -62,14 +86,7 @@ def find_images(root: Path, wnids: Iterable[str]) -> Found:
     Raises:
         DataError: Naming root and wnid, if a folder is missing or empty.
     """
-    wanted = list(wnids)
-    found: Found = {}
-    for split in SPLITS:
-        _check_folders(root / split, wanted)
-        found[split] = {}
-        for wnid in wanted:
-            folder = root / split / wnid
-            found[split][wnid] = [folder / name for name in _names(folder)]
-            if not found[split][wnid]:
-                raise DataError(f"{folder}: class {wnid} has no images in {split}")
+    found: Found = {split: {} for split in SPLITS}
+    for folder in class_folders(root, wnids):
+        found[folder.parent.name][folder.name] = images_in(folder)
     return found

@@ -15,6 +15,7 @@ from typing import TextIO
 import numpy as np
 
 from clsp.data.catalog import Item
+from clsp.runtime.files import writing
 
 FILE = "items.csv"
 COLUMNS = ("split", "name", "label", "source", "stored")
@@ -38,8 +39,14 @@ class ItemsWriter:
     """Writes items.csv from front to back; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Create the file and write its header."""
-        self._stream: TextIO = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        """Create the file and write its header.
+
+        Raises:
+            DataError: If it cannot be written; `add` and leaving the context raise it as well.
+        """
+        self.path = path
+        with writing(path):
+            self._stream: TextIO = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115
         self._table = csv.writer(self._stream, lineterminator="\n")
         self._table.writerow(COLUMNS)
 
@@ -52,9 +59,11 @@ class ItemsWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        with writing(self.path):
+            self._stream.close()
 
     def add(self, split: str, item: Item, source: str, stored: str) -> None:
         """Append the line of one image."""
         labels = item.label if isinstance(item.label, tuple) else (item.label,)
-        self._table.writerow([split, item.name, " ".join(map(str, labels)), source, stored])
+        with writing(self.path):
+            self._table.writerow([split, item.name, " ".join(map(str, labels)), source, stored])

@@ -11,6 +11,7 @@ from clsp.config.catalog import Members
 from clsp.runtime.errors import DataError
 
 SHOWN = 3  # left-out members that a record names
+SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte that is not UTF-8
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ class Unpacked:
         }
 
 
-def safe_name(name: str, archive: Path) -> PurePosixPath:
+def safe_name(name: str, archive: Path, folder: bool = False) -> PurePosixPath:
     """Normalise a member's name.
+
+    Args:
+        name: As the archive gives it.
+        archive: For the message.
+        folder: Whether it names a folder, which may be "." too.
 
     Raises:
         DataError: If it is absolute, climbs with "..", names nothing, or holds a backslash or a
@@ -62,7 +68,8 @@ def safe_name(name: str, archive: Path) -> PurePosixPath:
     """
     path = PurePosixPath(name)
     odd = "\\" in name or any(ord(letter) < ord(" ") for letter in name)
-    if path.is_absolute() or ".." in path.parts or odd or not path.parts:
+    empty = not path.parts and not folder
+    if path.is_absolute() or ".." in path.parts or odd or empty:
         raise DataError(f"{archive}: unsafe member name {name!r}; nothing is unpacked")
     return path
 
@@ -110,12 +117,26 @@ class Expected:
     def _match(self, name: str) -> Members | None:
         return next((m for m, wanted in self.expressions if wanted.fullmatch(name)), None)
 
+    def _meet(self) -> None:
+        self.met += 1
+        if self.met > self.limits.members:
+            raise self._refuse(f"holds more than {self.limits.members} members")
+
+    def pass_folder(self, name: str) -> None:
+        """Count a folder, which is not made for its own sake, and judge its name.
+
+        Raises:
+            DataError: If the name is unsafe, or there are too many members.
+        """
+        safe_name(name, self.archive, folder=True)
+        self._meet()
+
     def want(self, name: str, regular: bool, size: int) -> PurePosixPath | None:
         """Where a member goes, or None if it is not on the list.
 
         Args:
             name: As the archive gives it.
-            regular: Whether it is a regular file; folders are not asked about.
+            regular: Whether it is a regular file; for folders see `pass_folder`.
             size: Bytes that the archive claims for it.
 
         Raises:
@@ -123,20 +144,20 @@ class Expected:
                 or there are too many members or too much data.
         """
         path = safe_name(name, self.archive)
-        self.met += 1
+        self._meet()
         self.claimed += max(size, 0)
-        if self.met > self.limits.members:
-            raise self._refuse(f"holds more than {self.limits.members} members")
         if self.claimed > self.allowed:
             raise self._refuse(f"holds more data than expected, over {self.allowed} bytes")
         listed = self._match(path.as_posix())
         if listed is None:
             self.left_out += 1
             if len(self.examples) < SHOWN:
-                self.examples.append(path.as_posix())
+                self.examples.append(path.as_posix().encode(errors="backslashreplace").decode())
             return None
         if not regular:
             raise self._refuse(f"member {name!r} is a link or device")
+        if SURROGATE.search(name):
+            raise self._refuse(f"member {name!r} has a name that is not UTF-8")
         self._count(listed, path.as_posix())
         return path
 

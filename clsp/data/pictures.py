@@ -1,6 +1,7 @@
 """Image files of any format that PIL reads -> square uint8 RGB arrays."""
 
 import struct
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +12,10 @@ from clsp.data.catalog import Picture
 from clsp.runtime.errors import DataError
 
 # What PIL raises for a broken file depends on the format.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
+BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error,
+    NotImplementedError, TypeError, AttributeError, OverflowError, MemoryError,
+)  # fmt: skip
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
@@ -68,7 +72,7 @@ def open_picture(path: Path | str, upright: bool = False) -> Image.Image:
 
 
 def fit(picture: Picture, size: int, resize: int | None = None) -> np.ndarray:
-    """Make a square: shorter side to `resize` (bicubic, antialiased), then the centre.
+    """Make a square: shorter side to `resize` (bicubic, antialiased; D24), then the centre.
 
     Rounding is torchvision's (Resize, then CenterCrop), which methods.md 4 names for transfer.
 

@@ -22,6 +22,10 @@ LOCK = Path("datasets.lock.json")
 SCHEMA = 1
 
 
+class MismatchError(DataError):
+    """A file has another size or digest than it should."""
+
+
 class Pin(Strict):
     """What the first good download of an archive was."""
 
@@ -70,11 +74,12 @@ def compare(path: Path, archive: Archive, sha256: str, lock: Path | None = None)
         Whether there is a pin.
 
     Raises:
-        DataError: If it differs from the pin.
+        MismatchError: If it differs from the pin.
+        DataError: If the lock file is malformed.
     """
     pin = pinned(archive, lock)
     if pin is not None and pin.sha256 != sha256:
-        raise DataError(
+        raise MismatchError(
             f"{path}: sha256 is {sha256}, but {lock or LOCK} pins {pin.sha256}, the first "
             f"download ({pin.url}); if the publisher has replaced the file and you want the new "
             f'one, delete the entry "{archive.name}" there'

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clsp.config.schema import KINDS, DatasetSpec
+from clsp.config.schema import KINDS, DatasetSpec, FetchSpec
 from clsp.data.card import Chosen, describe, labels_array
 from clsp.data.catalog import UNLABELLED, Item, Source
 from clsp.data.encoded import EncodedWriter
@@ -23,7 +23,7 @@ from clsp.data.select import evenly, strata
 from clsp.data.statistics import ArrayDigest, ChannelSums
 from clsp.runtime.canonical import canonical_json, sha256_array
 from clsp.runtime.errors import ConfigError, DataError
-from clsp.runtime.files import write_atomic
+from clsp.runtime.files import write_atomic, writing
 from clsp.runtime.progress import Progress
 from clsp.runtime.registry import load
 from clsp.runtime.stage import Inputs, Outcome, Output
@@ -39,9 +39,9 @@ def _raw_folder(spec: DatasetSpec, raw: Inputs) -> Path | None:
         return None
     if len(raw) != 1 or raw[0].stage != "fetch-dataset":
         raise ConfigError(f'--raw: kind "{spec.kind}" needs one artefact of fetch-dataset')
-    found = {key: raw[0].spec[key] for key in ("kind", "options")}
-    if found != {"kind": spec.kind, "options": spec.options}:
-        raise DataError(f"{raw[0].manifest}: belongs to another dataset: {canonical_json(found)}")
+    if raw[0].spec != FetchSpec.behind(spec).canonical():
+        found = canonical_json(raw[0].spec)
+        raise DataError(f"{raw[0].manifest}: belongs to another dataset: {found}")
     return raw[0].path("files")
 
 
@@ -87,6 +87,9 @@ def _start_images(
 
     Pixels are written front to back, not through a memory map, so that a full disk is an error
     message and not a bus error.
+
+    Raises:
+        DataError: If it cannot be written; what is returned, and the end of `stack`, raise it too.
     """
     if spec.encoded:
         writer = stack.enter_context(EncodedWriter(path))
@@ -96,10 +99,21 @@ def _start_images(
                 writer.add(image.content, image.height, image.width)
 
         return append
-    stream = stack.enter_context(path.open("wb"))
     header = {"descr": "|u1", "fortran_order": False, "shape": (total, spec.size, spec.size, 3)}
-    np.lib.format.write_array_header_1_0(stream, header)
-    return lambda block: stream.writelines(image.pixels.tobytes() for image in block)
+    with writing(path):
+        stream = path.open("wb")
+        np.lib.format.write_array_header_1_0(stream, header)
+
+    def write(block: list[Ready]) -> None:
+        with writing(path):
+            stream.writelines(image.pixels.tobytes() for image in block)
+
+    def close() -> None:
+        with writing(path):
+            stream.close()
+
+    stack.callback(close)
+    return write
 
 
 def write_images(spec: DatasetSpec, chosen: Chosen, images: Path, items: Path) -> dict[str, Any]:
@@ -150,7 +164,7 @@ def prepare_dataset(
 
     Raises:
         ConfigError: If the limit is too small for the classes, or --raw does not fit the kind.
-        DataError: If files are missing or unreadable, or do not make a dataset.
+        DataError: If files are missing or unreadable or do not make a dataset, or the disk is full.
     """
     kind = load(KINDS, spec.kind, "kind")
     source = kind.read(spec.settings(), _raw_folder(spec, raw))
@@ -163,7 +177,8 @@ def prepare_dataset(
             f"the training images are all alike in {', '.join(flat)}: standard deviation 0; "
             "give the dataset a normalisation of its own"
         )
-    np.save(labels, values, allow_pickle=False)
+    with writing(labels):
+        np.save(labels, values, allow_pickle=False)
     described = {
         **describe(spec, source, chosen, values),
         **pixels,

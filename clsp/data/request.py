@@ -1,5 +1,6 @@
 """One https request for one file: where it may go, what is refused, what is worth another try."""
 
+import io
 import re
 import urllib.error
 import urllib.request
@@ -36,6 +37,15 @@ class RangeError(DataError):
     """The rest of a file cannot be had from here; the whole file perhaps."""
 
 
+class BeyondError(RangeError):
+    """The server's file ends before the bytes asked for; `total` is its size, if it says so."""
+
+    def __init__(self, message: str, total: int | None) -> None:
+        """Keep the size with the message."""
+        super().__init__(message)
+        self.total = total
+
+
 class SlowError(DataError):
     """The server sends, but so slowly that another one should be tried."""
 
@@ -46,8 +56,11 @@ def check_url(url: str, hosts: Iterable[str], schemes: Iterable[str]) -> None:
     Raises:
         RefusedError: Naming what is wrong.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError as error:
+        raise RefusedError(f"{url}: not an address ({error})") from None
     if parts.scheme not in schemes:
         raise RefusedError(f"{url}: only {', '.join(schemes)} addresses are fetched")
     if parts.username is not None or parts.password is not None:
@@ -72,6 +85,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise RefusedError(f"redirected to {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Message) -> Any:
+        """Follow without reading the body, which urllib would read whole, however long it is."""
+        fp.close()
+        return super().http_error_302(req, io.BytesIO(), code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -80,41 +100,59 @@ class Answer:
     Attributes:
         stream: The body.
         start: Byte of the file that the body begins with.
+        end: Byte of the file after the last of the body, where the server says so.
         total: Size of the whole file, where the server says so.
         validator: ETag or Last-Modified, by which If-Range knows the file again.
         kind: Content type.
+        encoding: Content encoding; "identity": the file as it is.
     """
 
     stream: Any
     start: int
+    end: int | None
     total: int | None
     validator: str | None
     kind: str
+    encoding: str
+
+
+def one_line(text: str) -> str:
+    """What a server says, without line breaks and control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+    text = (text or "").strip()
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _validator(headers: Message) -> str | None:
     """A strong ETag, else the time of change: If-Range allows no weak ones."""
-    tag = headers.get("ETag", "")
-    return tag if tag.startswith('"') else headers.get("Last-Modified")
+    tag, changed = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    given = tag if tag.startswith('"') else changed
+    return given if given and given.isascii() and given.isprintable() else None
 
 
 def _answer(response: Any, start: int) -> Answer:
     headers = response.headers
-    kind = headers.get_content_type()
+    encoding = headers.get("Content-Encoding", "").strip().lower() or "identity"
+    about = (_validator(headers), headers.get_content_type(), encoding)
     if response.status == OK:
         length = _number(headers.get("Content-Length"))
-        return Answer(response, 0, length, _validator(headers), kind)
+        return Answer(response, 0, length, length, *about)
     if response.status != PARTIAL:
         raise RefusedError(f"answers with status {response.status}")
     given = headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", given.strip())
+    match = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", given.strip())
     if match is None or int(match[1]) != start:
         raise RangeError(f"asked for bytes from {start}, got {given!r}")
-    return Answer(response, start, _number(match[3]), _validator(headers), kind)
+    return Answer(response, start, int(match[2]) + 1, _number(match[3]), *about)
+
+
+def _beyond(reason: str, headers: Message | None) -> BeyondError:
+    given = (headers.get("Content-Range") or "") if headers else ""
+    match = re.fullmatch(r"bytes \*/([0-9]{1,18})", given.strip())
+    return BeyondError(reason, int(match[1]) if match else None)
 
 
 def _wait(headers: Message | None) -> float | None:
@@ -159,10 +197,12 @@ def ask(
         with error:
             reason = f"answers with status {error.code} {error.reason}".strip()
             if error.code == RANGE_REFUSED:
-                raise RangeError(reason) from None
+                raise _beyond(reason, error.headers) from None
             if error.code in TRANSIENT:
                 raise FailedError(reason, _wait(error.headers)) from None
             raise RefusedError(reason) from None
+    except ValueError as error:  # a redirect or header that urllib cannot make sense of
+        raise RefusedError(f"answers with something that makes no sense ({error})") from None
     try:
         return _answer(response, start)
     except DataError:
@@ -183,5 +223,5 @@ def refuse_page(kind: str, first: bytes) -> None:
     if kind not in ("text/html", "application/xhtml+xml") and not PAGE.match(first):
         return
     title = TITLE.search(first)
-    shown = f' with the title "{title[1].decode(errors="replace").strip()}"' if title else ""
+    shown = f' with the title "{one_line(title[1].decode(errors="replace"))}"' if title else ""
     raise RefusedError(f"sends a web page{shown} in place of the file")

@@ -116,7 +116,9 @@ class Files:
         if request.others is None:
             return own
         u = request.u[len(own) :]
-        return torch.cat([own, crop(request.others, u, request.spec, self.images.size)])
+        others = crop(request.others, u, request.spec, self.images.size)
+        others = others.clamp(0, 1).mul_(255).round_().div_(255)  # 8 bits, as PIL's beside them
+        return torch.cat([own, others])
 
 
 def open_store(images: Images, device: torch.device) -> Store:

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from clsp.config.catalog import Archive, DatasetInfo, dataset_info
-from clsp.config.schema import KINDS, DatasetSpec
+from clsp.config.schema import KINDS, DatasetSpec, FetchSpec
 from clsp.data.checked import check_file
 from clsp.runtime.errors import ClspError, DataError
 from clsp.runtime.manifest import Artefact, read_manifest
 from clsp.runtime.registry import load, settings_class
 
 log = logging.getLogger(__name__)
+
+# What a manifest that is not one of this suite's may raise when it is looked into.
+MALFORMED = (ClspError, KeyError, TypeError, AttributeError, ValueError, OSError)
 
 # An archive is one of the first five.
 ABSENT, MANUAL, PARTIAL, WHOLE, CORRUPT = (
@@ -66,6 +69,9 @@ class DatasetState:
 def archive_state(archive: Archive, folder: Path, digests: bool) -> ArchiveState:
     """Look at one archive; with `digests` read it and compare them."""
     path, part = folder / archive.name, folder / f"{archive.name}.part"
+    if path.is_dir():
+        note = f"{path}: is a folder, expected the archive itself; move it away"
+        return ArchiveState(archive.name, CORRUPT, 0, archive.size, note)
     if path.is_file():
         size = path.stat().st_size
         if archive.size is not None and size != archive.size:
@@ -101,7 +107,7 @@ def artefacts(homes: Iterable[Path], where: str) -> Iterator[tuple[Path, Artefac
         for manifest in sorted(home.glob(f"{where}/*/manifest.json")):
             try:
                 yield manifest.parent, read_manifest(manifest)
-            except ClspError:  # no artefact of ours, or half of one: the audit tells more
+            except MALFORMED:  # no artefact of ours, or half of one: the audit tells more
                 log.info("%s: passed over", manifest)
 
 
@@ -109,24 +115,46 @@ def _is_real(artefact: Artefact) -> bool:
     return artefact.spec.get("options", {}).get("source") != "miniature"
 
 
+def _options(spec: DatasetSpec, where: str) -> dict[str, Any]:
+    """Options of the artefact that a dataset has under raw or prepared."""
+    if where == "raw" and spec.settings().fetched:
+        return FetchSpec.behind(spec).options
+    return spec.options
+
+
 def _look_at_results(state: DatasetState, spec: DatasetSpec | None, homes: list[Path]) -> None:
     """Add what stages have made of a dataset: of an entry of params.yaml, else of its kind."""
-    wanted = spec and (spec.kind, spec.canonical().get("options"))
     for where, found in (("raw", state.fetched), ("prepared", state.prepared)):
+        wanted = spec and (spec.kind, _options(spec, where))
         for folder, artefact in artefacts(homes, where):
-            made: Any = artefact.spec
-            if spec is None:
-                mine = made.get("kind") == state.kind and _is_real(artefact)
-            else:
-                mine = folder.name == state.name and wanted == (made["kind"], made.get("options"))
-            if not mine:
-                continue
-            state.size += sum(subject["size"] for subject in artefact.subjects.values())
-            problem = _fault(artefact)
-            if problem:
-                state.problems.append(problem)
-            else:
-                found.append(str(folder))
+            named = spec is None or folder.name == state.name
+            try:
+                if named and _is_of(state.kind, wanted, artefact):
+                    _add(state, artefact, found)
+            except MALFORMED as error:
+                log.info("%s: passed over", artefact.manifest)
+                if folder.name == state.name:
+                    _add_note(state, f"{artefact.manifest}: not understood ({error!r})")
+
+
+def _is_of(kind: str, wanted: tuple[str, Any] | None, artefact: Artefact) -> bool:
+    """Whether an artefact was made of a kind's real files, or of an entry of params.yaml."""
+    made: Any = artefact.spec
+    if wanted is None:
+        return made.get("kind") == kind and _is_real(artefact)
+    return wanted == (made["kind"], made.get("options"))
+
+
+def _add(state: DatasetState, artefact: Artefact, found: list[str]) -> None:
+    state.size += sum(subject["size"] for subject in artefact.subjects.values())
+    if problem := _fault(artefact):
+        state.problems.append(problem)
+    else:
+        found.append(str(artefact.folder))
+
+
+def _add_note(state: DatasetState, note: str) -> None:
+    state.note = f"{state.note}; {note}" if state.note else note
 
 
 def _judge_absent(state: DatasetState, known: DatasetInfo, states: set[str]) -> None:
@@ -155,10 +183,13 @@ def _judge(state: DatasetState, known: DatasetInfo, drawn: bool) -> None:
         state.state = FETCHED
     elif drawn:
         state.state = DRAWN
-    elif copy := installed_copy(state.kind):
-        state.state, state.note = FETCHED, f"the copy in {copy}"
     else:
         _judge_absent(state, known, states)
+        try:
+            if copy := installed_copy(state.kind):
+                state.state, state.note = FETCHED, f"the copy in {copy}"
+        except (ClspError, OSError) as error:
+            state.note = str(error)
 
 
 def look(
@@ -190,18 +221,27 @@ def look(
         state.size = sum(archive.size for archive in state.archives)
         state.problems = [a.note for a in state.archives if a.state == CORRUPT]
     _look_at_results(state, spec, homes)
+    odd, state.note = state.note, ""
     _judge(state, known, drawn)
     root = options.get("root")
     if state.state in (MANUAL, YOURS) and isinstance(root, str):
         there = Path(root).expanduser().is_dir()
         state.state, state.note = (YOURS, root) if there else (MANUAL, f"{root}: no such folder")
+    if odd:
+        _add_note(state, odd)
     return state
 
 
 def raw_folders(kind: str, homes: Iterable[Path]) -> Iterator[Path]:
     """Folders with the unpacked real files of a kind, whole as far as sizes tell."""
     for folder, artefact in artefacts(homes, "raw"):
-        if artefact.spec.get("kind") == kind and _is_real(artefact) and not _fault(artefact):
+        try:
+            mine = artefact.spec.get("kind") == kind
+            whole = mine and _is_real(artefact) and not _fault(artefact)
+        except MALFORMED:
+            log.info("%s: passed over", artefact.manifest)
+            continue
+        if whole:
             yield folder / "files"
 
 

@@ -6,6 +6,7 @@ on the originals.
 """
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -138,13 +139,17 @@ def real_files(kind: str, info: DatasetInfo, homes: list[Path]) -> Iterator[Path
         yield folder
         return
     archives = _local(info)
-    with tempfile.TemporaryDirectory(dir=downloads(), prefix=f".verify-{kind}-") as room:
+    room_in = downloads() if os.access(downloads(), os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(dir=room_in, prefix=f".verify-{kind}-") as room:
         unpack_all(archives, Path(room) / "files")
         yield Path(room) / "files"
 
 
 def _settings(kind: str, counts: Counts, given: dict[str, Any]) -> Any:
     model = settings_class(KINDS, kind)
+    root = model.model_fields.get("root")
+    if root is not None and root.is_required() and "root" not in given:
+        raise ConfigError(f"data verify {kind}: --root is missing, the folder of your own copy")
     source = {"source": "download"} if model.fetched else {}
     return parse(model, {**source, **counts.options, **given}, f"kind {kind}")
 

@@ -6,10 +6,12 @@ the labelled images of a split, in the order of the dataset's arrays (`labelled.
 images without a label would be read by nothing.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -28,6 +30,18 @@ def name_of(dataset: str, split: str, mirrored: bool = False) -> str:
     return f"{dataset}/{split}.mirrored" if mirrored else f"{dataset}/{split}"
 
 
+def _reserve(stream: IO[bytes], size: int, path: Path) -> None:
+    """Take the space on disk at once: a mapped file that runs out of it kills the process."""
+    if size == 0:
+        return
+    try:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as error:
+        raise DataError(
+            f"{path}: no room for {size} bytes of features beside it ({error.strerror})"
+        ) from error
+
+
 @contextmanager
 def feature_file(
     path: Path, shapes: dict[str, tuple[int, int]], metadata: dict[str, str]
@@ -43,16 +57,22 @@ def feature_file(
 
     Yields:
         Writable float32 arrays by name.
+
+    Raises:
+        DataError: If the disk has no room for them.
     """
     starts = np.cumsum([0, *(4 * count * width for count, width in shapes.values())])
     with TemporaryFile(dir=path.parent) as stream:
-        stream.truncate(int(starts[-1]))
+        _reserve(stream, int(starts[-1]), path)
         arrays = {
             name: np.memmap(stream, np.float32, "r+", int(start), shape)
             for start, (name, shape) in zip(starts[:-1], shapes.items(), strict=True)
         }
         yield arrays
-        save_file(arrays, path, metadata)
+        try:
+            save_file(arrays, path, metadata)
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path}: cannot be written ({error})") from error
 
 
 class Features:

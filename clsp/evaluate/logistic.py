@@ -19,7 +19,8 @@ Most of them are made in float32. The last ones, and the gradient that decides a
 are float64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,10 @@ from clsp.config.evaluation import FewShotSpec, LogisticSpec
 from clsp.evaluate.descent import State, descend
 from clsp.evaluate.losses import Loss
 
-BLOCK = 8192  # images whose logits are computed at a time
+BLOCK = 8192  # images that are worked on at a time where all would take memory
+SMALL = (
+    1 << 24
+)  # products of a pass over the data, under a millisecond, for which threads do not pay
 # A gradient counts as zero if it is within the tolerance asked for and small beside the two forces
 # that are in balance at a solution, of the data and of the penalty. A fixed tolerance would stop
 # anywhere where weak regularisers leave both forces below it, as on classes that can be separated.
@@ -69,6 +73,21 @@ class Fit:
         return found
 
 
+@contextmanager
+def _few_threads(products: int) -> Iterator[None]:
+    """One thread for steps of few products: there the second one costs more than it saves.
+
+    On a busy machine a step of microseconds then waits for a core, many times per iteration.
+    """
+    before = torch.get_num_threads()
+    if products < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def grid(spec: LogisticSpec) -> list[float]:
     """Log10 of the regularisers lambda, strongest first: the order of the warm starts."""
     return [float(x) for x in np.linspace(spec.high, spec.low, spec.count)]
@@ -82,6 +101,17 @@ def principal_axes(inputs: Tensor) -> Tensor:
         inputs = inputs @ span
     axes = torch.linalg.eigh(inputs.T @ inputs).eigenvectors
     return axes if span is None else span @ axes
+
+
+def turn(inputs: Tensor, axes: Tensor) -> Tensor:
+    """Inputs (N, F) along axes (F, R), (N, R); in the place of `inputs` where there is room."""
+    turned = (
+        inputs if axes.shape[0] == axes.shape[1] else inputs.new_empty(len(inputs), len(axes.T))
+    )
+    for start in range(0, len(inputs), BLOCK):
+        part = slice(start, start + BLOCK)
+        turned[part] = inputs[part] @ axes
+    return turned
 
 
 def targets_of(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -111,17 +141,18 @@ class LogisticRegression:
         spec: LogisticSpec | FewShotSpec,
         device: torch.device,
     ) -> None:
-        inputs = torch.from_numpy(features).to(device, torch.float64)
+        inputs = torch.from_numpy(features).to(device, torch.float64, copy=True)
         self.mean = inputs.mean(0)  # (F,)
-        inputs = inputs - self.mean
+        inputs -= self.mean
         self.axes = principal_axes(inputs)  # (F, R)
-        inputs = inputs @ self.axes  # (N, R)
+        inputs = turn(inputs, self.axes)  # (N, R)
         targets = torch.from_numpy(targets_of(labels, classes)).to(device)
         exclusive = labels.ndim == 1
         self.fine = Loss(inputs, targets.double(), exclusive)
         self.rough = Loss(inputs.float(), targets.float(), exclusive)
         self.spec = spec
-        self.floor = ROUGH * float(inputs.abs().mean(0).max())
+        sizes = torch.linalg.vector_norm(inputs, 1, dim=0) / len(inputs)  # mean absolute values
+        self.floor = ROUGH * float(sizes.max())
 
     def objective(self, weight: Tensor, bias: Tensor, log10_lambda: float) -> float:
         """What is minimised, at any weight (classes, F) and bias for features as given."""
@@ -169,11 +200,10 @@ class LogisticRegression:
             point = self._inner(start.weight, start.bias)
         decay = 10.0**log10_lambda / fine.count
         state = State.at(point)
-        for loss, floor, limit in (
-            (self.rough, self.floor, spec.max_iterations // 2),
-            (fine, 0.0, spec.max_iterations),
-        ):
-            descend(loss, state, decay, limit, self._judge(decay, floor))
+        with _few_threads(self.axes.shape[1] * fine.targets.numel()):
+            rough = self._judge(decay, self.floor)
+            descend(self.rough, state, decay, spec.max_iterations // 2, rough)
+            descend(fine, state, decay, spec.max_iterations, self._judge(decay, 0.0))
         weight = state.point[:, :-1] @ self.axes.T
         bias = state.point[:, -1] - weight @ self.mean
         gradient, tolerance = self._largest(state.gradient), self._tolerance(state.point, decay)

@@ -80,7 +80,7 @@ def choose_and_refit(
 
     Returns:
         The final fit; what was selected; and a record of every fit, the final one last. Of equal
-        values on validation the strongest regulariser wins.
+        values on validation the strongest regulariser wins (D26).
     """
     tried = _search(pool, task, spec, device, progress)
     value, strength, start = max(tried, key=lambda entry: entry[0])  # the first of equal ones

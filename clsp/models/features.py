@@ -66,7 +66,6 @@ class FrozenEncoder:
     device: torch.device
     path: Path
     run: str
-    dataset: str  # what it was pretrained on
     epoch: int | None  # the last one of its pretraining, which is the one in the file
 
     def width(self, images: Images) -> int:
@@ -137,9 +136,8 @@ def open_frozen(artefact: Artefact, run: str, device: torch.device) -> FrozenEnc
             f'but the spec judges "{run}"'
         )
     loaded = load_encoder(artefact, device)
-    spec = artefact.spec
-    place = artefact.path(FILE), run, spec["dataset"], spec["recipe"]["epochs"]
-    return FrozenEncoder(*loaded, device, *place)
+    epochs = artefact.spec["recipe"]["epochs"]
+    return FrozenEncoder(*loaded, device, artefact.path(FILE), run, epochs)
 
 
 def open_untrained(artefact: Artefact, device: torch.device) -> FrozenEncoder:
@@ -155,8 +153,7 @@ def open_untrained(artefact: Artefact, device: torch.device) -> FrozenEncoder:
     """
     _check_run(artefact)
     loaded = load_encoder(artefact, device, untrained=True)
-    place = artefact.path(START), artefact.folder.name, artefact.spec["dataset"], None
-    return FrozenEncoder(*loaded, device, *place)
+    return FrozenEncoder(*loaded, device, artefact.path(START), artefact.folder.name, None)
 
 
 def batch_size_for(images: Images) -> int:

@@ -167,11 +167,16 @@ def _about(judged: Judged) -> Row:
 
 
 def _converged(record: dict[str, Any]) -> str:
-    """Whether the fit, or every fit, behind a number converged; empty where nothing is fitted."""
+    """Whether the fits behind a number converged; empty where nothing is fitted.
+
+    "grid": the final fit did, but not all of those among which its regulariser was chosen.
+    """
     found = record["selection"].get("converged")
     if not isinstance(found, bool):
         return ""
-    return "yes" if found else "no"
+    if not found:
+        return "no"
+    return "grid" if record["selection"].get("not_converged_in_grid") else "yes"
 
 
 def _rows(judged: Judged, records: Records) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from clsp.config.catalog import dataset_info
+from clsp.config.floors import LABELS
 from clsp.config.schema import Params
 from clsp.report.cells import Cell, aggregate, make_cell
 
@@ -98,10 +99,18 @@ def dataset_note(params: Params) -> str:
     for name in judged.datasets if judged else ():
         spec = params.datasets[name]
         shown.append(f"{name} ({dataset_info(spec.kind).title}, {spec.size} px)")
-    return (
+    note = (
         f"Datasets and the side of their images: {'; '.join(shown)}. They are our choice: which "
         "datasets the paper used could not be confirmed."
     )
+    trained = {params.datasets[n].kind for grid in params.runs.values() for n in grid.dataset}
+    known = [n for n in judged.datasets if params.datasets[n].kind in trained] if judged else []
+    if known:
+        note += (
+            f" Encoders of some rows were pretrained on images of {', '.join(known)} (without "
+            "labels, unless they are marked); average and rank include these columns."
+        )
+    return note
 
 
 def validation_note(rule: str, share: float) -> str:
@@ -121,20 +130,32 @@ def rank_note(frame: pd.DataFrame) -> str:
     floors = list(frame.loc[frame["method"] == "", "label"].unique())
     if not floors:
         return f"{note}."
-    return f"{note}; {' and '.join(floors)} are floors to compare with and are not ranked."
+    note = f"{note}; {' and '.join(floors)} are floors to compare with and are not ranked."
+    if LABELS["pixels"] in floors:
+        note += f" {LABELS['pixels']}: images above 32 pixels are reduced to 32 by averaging."
+    return note
 
 
 def convergence_notes(frame: pd.DataFrame) -> list[str]:
-    """How many final fits stopped before they converged, and which; nothing if all did."""
+    """Which fits stopped before they converged, final ones and others; nothing if all did."""
     fits = frame[frame["converged"] != ""]
+    searched = fits[fits["converged"] == "grid"]
+    notes = []
+    if not searched.empty:
+        tasks = ", ".join(searched["task"].unique())
+        notes.append(
+            f"In {len(searched)} of {len(fits)} numbers ({tasks}) the final fit converged, but not "
+            "all of those among which its regulariser was chosen."
+        )
     stopped = fits[fits["converged"] == "no"]
     if stopped.empty:
-        return []
+        return notes
     named = [
         f"{label} on {task} ({len(rows)})"
         for (label, task), rows in stopped.groupby(["label", "task"], sort=False)
     ]
     return [
+        *notes,
         f"{UNFINISHED} {len(stopped)} of {len(fits)} final fits did not converge within the "
-        f"iterations allowed; their numbers are shown as they are: {', '.join(named)}."
+        f"iterations allowed; their numbers are shown as they are: {', '.join(named)}.",
     ]

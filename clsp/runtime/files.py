@@ -31,6 +31,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file in whatever goes wrong while it is written.
+
+    Raises:
+        DataError: For every OSError inside, a full disk for example.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
 def staged(outputs: list[Path], home: Path, name: str) -> Iterator[dict[Path, Path]]:
     """Lend a private path for every output and move them all into place on success.
 

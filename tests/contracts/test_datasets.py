@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from mirror import take_as_published
 from PIL import Image
 
 from clsp.config.catalog import dataset_info
-from clsp.config.schema import KINDS, DatasetSpec
+from clsp.config.schema import KINDS, DatasetSpec, FetchSpec
 from clsp.data.catalog import Source
 from clsp.data.fetch import fetch_dataset
 from clsp.data.pictures import fit
@@ -72,6 +73,7 @@ def local_kind(tmp_path, monkeypatch):
         write_idx(fashion / f"{prefix}-images-idx3-ubyte.gz", images)
         labels = np.arange(count, dtype=np.uint8) % 10
         write_idx(fashion / f"{prefix}-labels-idx1-ubyte.gz", labels)
+    take_as_published(fashion, monkeypatch)
     monkeypatch.setenv("FASHION_MNIST_ROOT", str(fashion))
     for split in ("train", "test"):
         for name in ("cat", "dog"):
@@ -179,7 +181,7 @@ def test_a_kind_prepares(kind, drawn, local_kind, tmp_path):
     raw = []
     if kind in DRAWN:
         spec = drawn_spec(kind)
-        raw = [as_artefact(drawn / kind, "fetch-dataset", spec, ["files"])]
+        raw = [as_artefact(drawn / kind, "fetch-dataset", FetchSpec.behind(spec), ["files"])]
     else:
         spec = DatasetSpec(kind=kind, size=16, **local_kind[kind])
     names_out = ("images.npy", "labels.npy", "items.csv", "card.json")

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-from results_tree import ABLATED, ABLATIONS, REPO, TreeBuilder, tiny_params
+from results_tree import ABLATED, ABLATIONS, JUDGED, PARAMS, REPO, TreeBuilder, tiny_params
 
 from clsp.config.schema import TABLES
 from clsp.report.cells import DEMONSTRATION, read_cells
@@ -16,12 +16,15 @@ from clsp.runtime import registry
 PUBLISHED = REPO / "reports/spec/published.yaml"
 NAMES = registry.names(TABLES)
 ORDINARY = [name for name in NAMES if name not in ABLATIONS]  # one row per label
+TRANSFER = PARAMS["evaluation"]["transfer"]
+TUNED = {**TRANSFER, "fine_tune": JUDGED["evaluation"]["transfer"]["fine_tune"]}
+ASKED = {**ABLATED, "evaluation": {**PARAMS["evaluation"], "transfer": TUNED}}  # for every table
 
 
 @pytest.fixture(scope="module")
 def frame_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of a tree with ablations, whose runs the ordinary tables leave out."""
-    builder = TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**ABLATED))
+    builder = TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**ASKED))
     builder.science()
     return frame_csv(build_frame(builder.params, builder.results))
 
@@ -51,7 +54,7 @@ def test_interface(name: str) -> None:
 @pytest.mark.parametrize("name", ORDINARY)
 @pytest.mark.parametrize("gone", [0, 1, 3, 6])
 def test_renders_with_runs_missing(name: str, gone: int, frame_text: str) -> None:
-    params = tiny_params(**ABLATED)
+    params = tiny_params(**ASKED)
     runs = _runs(frame_text)[:gone]  # the first three are all seeds of SimCLR
     table, texts = render(params, name, without(frame_text, runs), PUBLISHED)
     rows = table.rows
@@ -69,7 +72,7 @@ def test_renders_with_runs_missing(name: str, gone: int, frame_text: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_renders_without_any_run(name: str, frame_text: str) -> None:
     table, texts = render(
-        tiny_params(**ABLATED), name, without(frame_text, _runs(frame_text)), PUBLISHED
+        tiny_params(**ASKED), name, without(frame_text, _runs(frame_text)), PUBLISHED
     )
     assert table.cells and all(cell.mean is None for cell in table.cells)
     assert "nan" not in texts["csv"].lower()
@@ -90,7 +93,7 @@ def test_renders_without_rows(name: str, frame_text: str) -> None:
 @pytest.mark.parametrize("ending", ["csv", "md", "tex"])
 def test_demonstration_mark(name: str, ending: str, frame_text: str) -> None:
     for demonstration in (True, False):
-        params = tiny_params(**ABLATED, demonstration=demonstration)
+        params = tiny_params(**ASKED, demonstration=demonstration)
         _, texts = render(params, name, frame_text, PUBLISHED)
         shown = texts[ending].replace("\\", "")
         assert (DEMONSTRATION in shown) == demonstration
@@ -98,7 +101,7 @@ def test_demonstration_mark(name: str, ending: str, frame_text: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_deterministic(name: str, frame_text: str) -> None:
-    params = tiny_params(**ABLATED)
+    params = tiny_params(**ASKED)
     first = render(params, name, frame_text, PUBLISHED)[1]
     assert first == render(params, name, frame_text, PUBLISHED)[1]
 

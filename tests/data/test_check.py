@@ -172,17 +172,38 @@ def test_prepared_data_are_judged_without_a_job(params, tmp_path):
     judge(params, tmp_path, contents="another folder now")
 
 
+SMALL = {"train": [5, 5], "val": [0, 0], "test": [9, 9]}  # refused, where it is judged at all
+REFUSED = r"recipes\.demo\.batch_size: 64 exceeds the 10"
+
+
 @pytest.mark.parametrize("recorded", [{"code": "old"}, {"spec": {"kind": "digits"}}])
 def test_data_that_will_be_prepared_anew_are_not_judged(params, tmp_path, recorded):
-    small = {"train": [5, 5], "val": [0, 0], "test": [9, 9]}
-    write_prepared(tmp_path, params, "digits", small, **recorded)
+    write_prepared(tmp_path, params, "digits", SMALL, **recorded)
     judge(params, tmp_path)
+    write_prepared(tmp_path, params, "digits", SMALL)
+    with pytest.raises(ConfigError, match=REFUSED):
+        judge(params, tmp_path)
 
 
-def test_damaged_manifests_are_left_to_the_audit(params, tmp_path):
-    artefact: Artefact = write_prepared(tmp_path, params, "digits")
-    artefact.manifest.write_text("{")
+@pytest.mark.parametrize("damaged", ["manifest.json", "card.json"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_damaged_files_are_left_to_the_audit(params, tmp_path, damaged, text):
+    artefact: Artefact = write_prepared(tmp_path, params, "digits", SMALL)
+    file = artefact.folder / damaged
+    whole = file.read_text()
+    file.write_text(text)
     judge(params, tmp_path)
+    file.write_text(whole)
+    with pytest.raises(ConfigError, match=REFUSED):
+        judge(params, tmp_path)
+
+
+def test_one_damaged_dataset_does_not_hide_another(params, tmp_path):
+    other = next(name for name in datasets_needed(params) if name != "digits")
+    write_prepared(tmp_path, params, other).manifest.write_text("{")
+    write_prepared(tmp_path, params, "digits", SMALL)
+    with pytest.raises(ConfigError, match=REFUSED):
+        judge(params, tmp_path)
 
 
 def test_it_needs_no_torch():

@@ -164,6 +164,19 @@ def test_unpacked_files_are_enough(use, capsys, tmp_path):
     assert state["state"] == "fetched" and state["fetched"] == [str(home.relative_to(tmp_path))]
 
 
+def test_verifying_where_the_archives_cannot_be_unpacked(dropped, capsys, tmp_path, monkeypatch):
+    dropped("cifar10")
+    rooms = []
+    real = verify.tempfile.TemporaryDirectory
+    monkeypatch.setattr(verify.os, "access", lambda *asked: False)
+    monkeypatch.setattr(
+        verify.tempfile,
+        "TemporaryDirectory",
+        lambda dir, prefix: rooms.append(dir) or real(dir=dir, prefix=prefix),
+    )
+    assert main(["verify", "cifar10"]) == 0 and rooms == [None]
+
+
 PARAMS = """
 extends: {base}
 profile: own
@@ -240,7 +253,7 @@ def test_one_failure_does_not_stop_the_others(use, capsys, tmp_path):
         (["list", "--params", "gone.yaml"], r"gone\.yaml: cannot be read"),
         (["verify", "nothing"], 'no entry for kind "nothing"'),
         (["verify", "image_folder", "--root", "x"], "no published counts"),
-        (["verify", "imagenet100"], "root"),
+        (["verify", "imagenet100"], "--root is missing"),
         (["verify", "pets", "--root", "x"], 'unknown key "root"'),
         (["verify", "digits", "--images", "-1"], "expected 0 or more"),
     ],

@@ -46,7 +46,9 @@ def test_a_download_and_then_the_folder(site, folder):
     assert found.path == path
     again = obtain(here(site), folder, quick())
     assert again.url == "local" and again.checked == found
-    assert site.asked == [(PATH, None, None)] and lies_in(folder) == ["good.tar.gz"]
+    assert site.asked == [(PATH, None, None)] and [p.name for p in folder.iterdir()] == [
+        "good.tar.gz"
+    ]
 
 
 def test_the_folder_is_the_users_choice(site, tmp_path, monkeypatch):
@@ -157,7 +159,9 @@ def test_a_slow_server_is_asked_once_more_when_the_others_have_failed(site, fold
     site.script[PATH] = [drip, serve]
     assert obtain(here(site, PATH, "/gone"), folder, quick()).url == site.url(PATH)
     site.files["/c"], site.script["/c"] = CONTENT, [drip]
-    with pytest.raises(DataError, match=r"too slow to wait for(?s:.*)too slow to wait for"):
+    with pytest.raises(
+        DataError, match=r"too slow to wait for(?s:.*)ended after 400 of 512000(?s:.*)another run"
+    ):
         obtain(here(site, "/c", name="c"), folder, quick())
 
 
@@ -166,10 +170,10 @@ def test_an_archive_put_there_by_hand(site, folder):
     (folder / "good.tar.gz").write_bytes(CONTENT)
     assert obtain(here(site), folder, quick()).url == "local"
     (folder / "good.tar.gz").write_bytes(CONTENT[:-1])
-    with pytest.raises(DataError, match=r"511999 bytes, expected 512000\. Delete that file"):
+    with pytest.raises(DataError, match=r"511999 bytes, expected 512000\. Move that file away"):
         obtain(here(site), folder, quick())
     (folder / "good.tar.gz").write_bytes(OTHER)
-    with pytest.raises(DataError, match=r"sha256 is .*Delete that file"):
+    with pytest.raises(DataError, match=r"sha256 is .*Move that file away"):
         obtain(here(site), folder, quick())
     assert site.asked == []
 

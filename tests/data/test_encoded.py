@@ -3,6 +3,7 @@
 import os
 import threading
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +58,18 @@ def test_the_file_is_an_arrow_file_that_anybody_can_read(tmp_path, pictures):
     assert table.column_names == ["image", "height", "width"]
     with Image.open(BytesIO(table["image"][3].as_py())) as shown:
         np.testing.assert_array_equal(np.asarray(shown), pictures[3])
+
+
+@pytest.mark.parametrize("rows", [1, 4096])
+def test_a_full_disk_names_the_file(monkeypatch, pictures, rows):
+    monkeypatch.setattr(encoded, "BATCH_ROWS", rows)
+    with pytest.raises(DataError, match=r"^/dev/full: cannot be written \(.*No space left"):
+        write(Path("/dev/full"), pictures)
+
+
+def test_a_file_that_cannot_be_created_is_named(tmp_path, pictures):
+    with pytest.raises(DataError, match=r"nowhere/a\.arrow: cannot be written \(.*No such file"):
+        write(tmp_path / "nowhere" / "a.arrow", pictures)
 
 
 def test_rows_are_read_like_those_of_an_array(images, pictures):

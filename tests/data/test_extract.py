@@ -1,48 +1,19 @@
 """Hostile and damaged archives write nothing outside the target, and nothing half; honest ones do."""
 
-import io
+import errno
 import os
 import stat
 import tarfile
 import zipfile
 
 import pytest
+from unpacking import make_tar, make_zip, refuse, special, wanted
 
 from clsp.config.catalog import Members
+from clsp.data import extract
 from clsp.data.extract import unpack, whole, write_members
 from clsp.data.members import Limits, expression
 from clsp.runtime.errors import DataError
-
-
-def make_tar(path, members, mode="w:gz"):
-    """Members: (name, bytes) or a TarInfo."""
-    with tarfile.open(path, mode) as archive:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                archive.addfile(member)
-                continue
-            name, content = member
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return path
-
-
-def make_zip(path, members):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members:
-            archive.writestr(name, content)
-    return path
-
-
-def special(name, kind, target=""):
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.linkname = kind, target
-    return entry
-
-
-def wanted(*patterns):
-    return [Members(pattern=pattern) for pattern in patterns]
 
 
 @pytest.fixture
@@ -56,13 +27,6 @@ def home(tmp_path):
     assert all(name.startswith("a.") for name in found), found
     assert {path.name for path in tmp_path.iterdir()} == {"home", "victim"}
     assert (tmp_path / "victim").read_text() == "untouched"
-
-
-def refuse(archive, home, match, members=(), limits=None):
-    with pytest.raises(DataError, match=match) as caught:
-        unpack(archive, home / "out", members, limits)
-    assert str(archive) in str(caught.value)
-    assert not (home / "out").exists()
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
@@ -159,10 +123,26 @@ def test_names_that_leave_the_folder(name, members, home):
     refuse(make_zip(home / "a.zip", [first, (name, b"x")]), home, "unsafe member", members)
 
 
-def test_an_unsafe_folder_is_not_made(home):
-    members = [special("../up", tarfile.DIRTYPE), special("/up", tarfile.DIRTYPE), ("a", b"")]
-    assert unpack(make_tar(home / "a.tar", members, "w"), home / "out").files == 1
-    assert [path.name for path in (home / "out").iterdir()] == ["a"]
+@pytest.mark.parametrize("name", ["../up", "/up", "d\\up"])
+def test_unsafe_folders_are_refused_too(name, home):
+    members = [special(name, tarfile.DIRTYPE), ("a", b"")]
+    refuse(make_tar(home / "a.tar", members, "w"), home, "unsafe member")
+    refuse(make_zip(home / "a.zip", [(f"{name}/", b""), ("a", b"")]), home, "unsafe member")
+
+
+def test_folders_count_as_members(home):
+    folders = [f"d{number}" for number in range(5)]
+    tarred = [special(name, tarfile.DIRTYPE) for name in folders]
+    path = make_tar(home / "a.tar", [*tarred, ("a", b"")], "w")
+    refuse(path, home, "more than 4 members", limits=Limits(members=4))
+    path = make_zip(home / "a.zip", [*[(f"{name}/", b"") for name in folders], ("a", b"")])
+    refuse(path, home, "more than 4 members", limits=Limits(members=4))
+    assert unpack(path, home / "out", limits=Limits(members=6)).files == 1
+
+
+def test_the_folder_itself_may_be_a_member(home):
+    path = make_tar(home / "a.tar", [special(".", tarfile.DIRTYPE), ("./a", b"x")], "w")
+    assert unpack(path, home / "out").files == 1
 
 
 KINDS = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE]
@@ -287,3 +267,13 @@ def test_a_failure_in_the_block_leaves_nothing(home):
         (room / "a").write_text("x")
         raise KeyboardInterrupt
     assert list(home.iterdir()) == []
+
+
+def test_a_full_disk_is_not_the_archives_fault(home, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = make_zip(home / "a.zip", [("a", "1")])
+    monkeypatch.setattr(extract, "_create", full)
+    with pytest.raises(DataError, match=r"unpacking/a: cannot be written \(No space left"):
+        unpack(path, home / "out")

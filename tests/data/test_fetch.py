@@ -3,7 +3,15 @@
 from functools import partial
 
 import pytest
-from mirror import FETCHED, Site, draw_fashion, miniature_of, quick, zip_of
+from mirror import (
+    FETCHED,
+    Site,
+    draw_fashion,
+    miniature_of,
+    quick,
+    take_as_published,
+    zip_of,
+)
 from servers import cut, page, serve
 
 from clsp.config.catalog import Archive, Members, Nested, dataset_info
@@ -159,7 +167,7 @@ def test_a_wrong_archive_is_refused_before_it_is_opened(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "cifar-10-binary.tar.gz").write_bytes(b"something else")
-    with pytest.raises(DataError, match=r"14 bytes, expected 170052171\. Delete that file"):
+    with pytest.raises(DataError, match=r"14 bytes, expected 170052171\. Move that file away"):
         fetch.fetch_dataset(spec_of("cifar10"), tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
@@ -211,5 +219,6 @@ def test_the_mirror_draws_what_the_reader_of_fashion_mnist_takes(tmp_path, monke
     from clsp.data.kinds import fashion_mnist
 
     draw_fashion(tmp_path)
+    take_as_published(tmp_path, monkeypatch)
     monkeypatch.setenv("FASHION_MNIST_ROOT", str(tmp_path))
     assert len(fashion_mnist.read(fashion_mnist.Config(), None).classes) == 10

@@ -9,6 +9,7 @@ from clsp.config.catalog import dataset_info
 from clsp.config.schema import DatasetSpec
 from clsp.data import fingerprint as module
 from clsp.data.fingerprint import fingerprint, read_fingerprint
+from clsp.data.imagenet import images_in
 from clsp.data.miniature import save_jpeg
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.errors import DataError
@@ -110,28 +111,70 @@ def spec_of(root):
     return DatasetSpec(kind="imagenet100", size=8, root=str(root), counts="as_found")
 
 
-def test_the_fingerprint_follows_names_and_sizes_below_the_hundred_folders(small, monkeypatch):
+@pytest.fixture
+def fresh(small, tmp_path, monkeypatch):
+    """Gives the fingerprint as another process would see it."""
+    monkeypatch.setattr(module, "CACHE", tmp_path / "cache" / "fingerprints.json")
+
+    def found(card=None):
+        module.imagenet_digest.cache_clear()
+        return fingerprint(spec_of(small), card)
+
+    return found
+
+
+def image_of(root):
+    return root / "val" / WNIDS[99] / f"{WNIDS[99]}_0.JPEG"
+
+
+def test_the_fingerprint_follows_names_and_sizes_below_the_hundred_folders(
+    small, fresh, monkeypatch
+):
     monkeypatch.setattr(module, "sha256_file", None)  # 15 GB are not read
-    first = fingerprint(spec_of(small), None)
+    first = fresh()
     assert first == read_fingerprint(spec_of(small)) and len(first) == 64
     (small / "train" / "n99999999" / "new.JPEG").touch()
     (small / "train" / WNIDS[0] / ".hidden").touch()
-    assert fingerprint(spec_of(small), None) == first
-    image = small / "val" / WNIDS[99] / f"{WNIDS[99]}_0.JPEG"
+    assert fresh() == first
+    image = image_of(small)
     image.write_bytes(b"xx")
-    changed = fingerprint(spec_of(small), None)
+    changed = fresh()
     assert changed != first
     image.write_bytes(b"x")
-    assert fingerprint(spec_of(small), None) == first
+    assert fresh() == first
     image.rename(image.with_name("other.JPEG"))
-    assert fingerprint(spec_of(small), None) not in (first, changed)
+    assert fresh() not in (first, changed)
 
 
-def test_without_the_folder_the_card_answers(small, tmp_path):
-    first = fingerprint(spec_of(small), None)
-    card = tmp_path / "card.json"
+def test_only_changed_class_folders_are_listed_again(small, fresh, monkeypatch):
+    listed = []
+    monkeypatch.setattr(module, "images_in", lambda f: listed.append(f) or images_in(f))
+    monkeypatch.setattr(module, "SETTLED", -60.0)
+    first = fresh()
+    assert len(listed) == 200
+    assert fresh() == first and len(listed) == 200
+    image_of(small).write_bytes(b"xx")  # in place: the folder does not tell
+    assert fresh() == first != read_fingerprint(spec_of(small))
+    del listed[:]
+    (image_of(small).parent / "new.JPEG").touch()
+    assert fresh() == read_fingerprint(spec_of(small)) != first
+    assert listed[0] == image_of(small).parent and len(listed) == 201
+    (image_of(small).parent / "new.JPEG").unlink()
+    image_of(small).unlink()
+    with pytest.raises(DataError, match="has no images in val"):
+        fresh()
+
+
+def test_entries_with_one_root_are_looked_at_once(small, fresh, monkeypatch):
+    first = fresh()
+    monkeypatch.setattr(module, "images_in", None)
+    assert fingerprint(spec_of(small / "train" / ".."), None) == first
+
+
+def test_without_the_folder_the_card_answers(small, fresh, tmp_path):
+    card, first = tmp_path / "card.json", fresh()
     card.write_text(canonical_json({"fingerprint": first}))
     small.rename(tmp_path / "away")
-    assert fingerprint(spec_of(small), card) == first
+    assert fresh(card) == first
     with pytest.raises(DataError, match="no such folder"):
-        fingerprint(spec_of(small), None)
+        fresh()

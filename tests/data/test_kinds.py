@@ -4,6 +4,7 @@ import gzip
 
 import numpy as np
 import pytest
+from mirror import take_as_published
 
 from clsp.config.catalog import dataset_info
 from clsp.data import download
@@ -117,16 +118,31 @@ def test_labels_that_do_not_fit_the_images(tmp_path, monkeypatch):
     monkeypatch.setenv("FASHION_MNIST_ROOT", str(tmp_path))
     write_fashion(tmp_path)
     idx(np.zeros(19, np.uint8), tmp_path / "train-labels-idx1-ubyte.gz")
+    take_as_published(tmp_path, monkeypatch)
     with pytest.raises(DataError, match="train images and labels do not fit"):
         fashion_mnist.read(fashion_mnist.Config(), None)
     idx(np.full(20, 10, np.uint8), tmp_path / "train-labels-idx1-ubyte.gz")
+    take_as_published(tmp_path, monkeypatch)
     with pytest.raises(DataError, match="train images and labels do not fit"):
+        fashion_mnist.read(fashion_mnist.Config(), None)
+
+
+def test_a_copy_that_is_not_the_published_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASHION_MNIST_ROOT", str(tmp_path))
+    write_fashion(tmp_path, 60000, 10000)  # of the right size, and black
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: not the published file"):
+        fashion_mnist.read(fashion_mnist.Config(), None)
+    take_as_published(tmp_path, monkeypatch)
+    fashion_mnist.read(fashion_mnist.Config(), None)
+    idx(np.zeros(10000, np.uint8), tmp_path / "t10k-labels-idx1-ubyte.gz")
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: not the published file"):
         fashion_mnist.read(fashion_mnist.Config(), None)
 
 
 def test_a_full_sized_fashion_mnist(tmp_path, monkeypatch):
     monkeypatch.setenv("FASHION_MNIST_ROOT", str(tmp_path))
     write_fashion(tmp_path, 60000, 10000)
+    take_as_published(tmp_path, monkeypatch)
     source = fashion_mnist.read(fashion_mnist.Config(), None)
     assert {s: len(i) for s, i in source.splits.items()} == {
         "train": 60000,

@@ -1,5 +1,6 @@
 """Reading images of every mode, and squaring them."""
 
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -87,6 +88,20 @@ def test_not_an_image(content, tmp_path):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.png"):
         open_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [
+    NotImplementedError("layout"), TypeError(), KeyError(7), AttributeError("x"), OverflowError(),
+    MemoryError(), zlib.error("stream"), IndexError(), SyntaxError("chunk"),
+])  # fmt: skip
+def test_whatever_a_reader_trips_over_names_the_file(error, tmp_path, monkeypatch):
+    def load(image):
+        raise error
+
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.bmp")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(DataError, match=r"a\.bmp: not a readable image \(.+\)"):
+        open_picture(tmp_path / "a.bmp")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clsp.config.schema import DatasetSpec
+from clsp.config.schema import DatasetSpec, FetchSpec
 from clsp.data import decoders, prepare, ready
 from clsp.data.card import describe, labels_array
 from clsp.data.catalog import UNLABELLED, Item, Source
@@ -121,7 +121,8 @@ def test_labels_of_images_that_show_several_classes():
 
 
 def fetched(spec, stage="fetch-dataset"):
-    predicate = {"step": stage, "externalParameters": {"spec": spec.canonical()}}
+    made = FetchSpec.behind(spec).canonical()
+    predicate = {"step": stage, "externalParameters": {"spec": made}}
     statement = {"subject": [{"name": "files/x"}], "predicate": predicate}
     return Artefact(Path("raw/manifest.json"), statement)
 
@@ -245,6 +246,18 @@ def test_a_broken_image_is_named(tmp_path, photos, storage):
     with pytest.raises(DataError, match=r"04\.png: not a readable image"):
         run(spec, [], tmp_path)
     assert not (tmp_path / "card.json").exists()
+
+
+@pytest.mark.parametrize("storage", [None, "encoded"])
+@pytest.mark.parametrize("full", ["images", "labels", "items"])
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch, storage, full):
+    monkeypatch.chdir(tmp_path)
+    places = {name: tmp_path / name for name in ("images", "labels", "items", "card")}
+    places[full] = Path("full.npy")
+    places[full].symlink_to("/dev/full")
+    spec = DIGITS.model_copy(update={"storage": storage})
+    with pytest.raises(DataError, match=r"^full\.npy: cannot be written \(.*No space left"):
+        prepare.prepare_dataset(spec, [], **places)
 
 
 def test_the_card_is_strict_json(tmp_path):

@@ -1,6 +1,9 @@
 """The stage extract-features and the cache that it writes."""
 
+import os
 from collections.abc import Callable
+from errno import ENOSPC
+from os import strerror
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +238,32 @@ def test_a_feature_file_is_filled_in_place(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), feature_file(tmp_path / "b", shapes, {}):
         raise RuntimeError
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_is_an_error_and_no_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        asked.append((offset, size))
+        raise OSError(ENOSPC, strerror(ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    shapes = {"d/train": (3, 5), "d/test": (2, 5)}
+    with (
+        pytest.raises(DataError, match=r"f\.safetensors: no room for 100 bytes .*No space left"),
+        feature_file(tmp_path / "f.safetensors", shapes, {}),
+    ):
+        raise AssertionError
+    assert asked == [(0, 100)] and list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    (tmp_path / "f.safetensors").mkdir()  # it cannot be written here either
+    with (
+        pytest.raises(DataError, match=r"f\.safetensors: cannot be written"),
+        feature_file(tmp_path / "f.safetensors", shapes, {}),
+    ):
+        pass
 
 
 def test_the_same_encoder_gives_the_same_bytes(

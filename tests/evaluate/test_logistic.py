@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, softmax
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Reference
 
 from clsp.config.evaluation import LogisticSpec
-from clsp.evaluate.logistic import Fit, LogisticRegression, grid, principal_axes
+from clsp.evaluate.logistic import Fit, LogisticRegression, grid, principal_axes, turn
 
 CPU = torch.device("cpu")
 SPEC = LogisticSpec(
@@ -87,6 +88,41 @@ def test_the_whole_warm_started_grid_scores_like_scikit_learn(shape: tuple) -> N
         assert ours == pytest.approx(100 * model.score(features[train:], labels[train:]), abs=0.1)
 
 
+def test_separable_classes_score_like_the_optimum_at_every_value_of_the_grid() -> None:
+    digits = load_digits()
+    features, labels = (digits.data / 16).astype(np.float32), digits.target.astype(np.int64)
+    spec = SPEC.model_copy(update={"tolerance": 1e-6})
+    problem, fit = LogisticRegression(features[:1347], labels[:1347], 10, spec, CPU), None
+    exact = Reference(solver="newton-cholesky", tol=1e-10, max_iter=200, warm_start=True)
+    for strength in grid(spec):
+        fit = problem.fit(strength, fit)
+        exact.set_params(C=10.0**-strength).fit(features[:1347].astype(np.float64), labels[:1347])
+        ours = 100 * (fit.logits(features[1347:]).argmax(1) == labels[1347:]).mean()
+        theirs = 100 * exact.score(features[1347:].astype(np.float64), labels[1347:])
+        assert fit.converged
+        assert ours == pytest.approx(theirs, abs=0.1)
+
+
+def test_the_gradient_is_small_beside_the_penalty_however_weak_that_is() -> None:
+    features, labels = draw(60, 20)
+    problem = LogisticRegression(features, labels, 5, SPEC, CPU)
+    for strength in (3.0, -3.0):
+        fit = problem.fit(strength)
+        pull = 10.0**strength / 60 * float((fit.weight @ problem.axes).abs().max())
+        assert fit.tolerance == pytest.approx(min(1e-4, 0.01 * pull))
+        assert fit.gradient <= fit.tolerance
+    assert problem.fit(-3.0).tolerance < 1e-4 < problem.fit(3.0).tolerance * 1.01
+
+
+def test_features_that_say_nothing_leave_no_weight_and_do_converge() -> None:
+    labels = np.repeat([0, 1, 2], [10, 20, 30])
+    fit = LogisticRegression(np.full((60, 4), 7, np.float32), labels, 3, SPEC, CPU).fit(0.0)
+    assert fit.converged
+    np.testing.assert_allclose(fit.weight, 0, atol=1e-9)
+    chances = softmax(fit.logits(np.full((1, 4), 7, np.float32)), axis=1)
+    np.testing.assert_allclose(chances, [[1 / 6, 2 / 6, 3 / 6]], atol=1e-3)
+
+
 def test_two_classes_are_scikit_learns_with_twice_its_c() -> None:
     features, labels = draw(classes=2)
     for strength in (2.0, 0.0, -2.0):
@@ -129,7 +165,8 @@ def test_the_recorded_gradient_is_that_of_the_objective(several: bool, strength:
         fit = LogisticRegression(features, labels, 4 if several else 5, spec, CPU).fit(strength)
         expected = gradient(features, labels, fit, strength)
         assert fit.gradient == pytest.approx(expected, rel=1e-5, abs=1e-14)
-        assert fit.converged == (expected <= spec.tolerance)
+        assert fit.converged == (expected <= fit.tolerance)
+        assert fit.tolerance <= spec.tolerance
 
 
 def test_the_objective_is_the_mean_loss_plus_lambda_over_2n() -> None:
@@ -179,7 +216,9 @@ def test_principal_axes_span_the_features_and_are_uncorrelated(shape: tuple[int,
     axes = principal_axes(inputs)
     assert axes.shape == (shape[1], min(shape))
     np.testing.assert_allclose(axes.T @ axes, np.eye(min(shape)), atol=1e-12)
-    turned = inputs @ axes
+    expected = inputs @ axes
+    turned = turn(inputs.clone(), axes)
+    np.testing.assert_allclose(turned, expected, atol=1e-12)
     products = turned.T @ turned
     np.testing.assert_allclose(products, torch.diag(products.diagonal()), atol=1e-9)
     np.testing.assert_allclose(turned @ axes.T, inputs, atol=1e-9)
@@ -247,6 +286,32 @@ def test_one_image_per_class_can_be_fitted() -> None:
 def test_the_same_problem_gives_the_same_bytes() -> None:
     fits = [LogisticRegression(*draw(), 5, SPEC, CPU).fit(0.0) for _ in range(2)]
     assert torch.equal(fits[0].weight, fits[1].weight)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("several", [False, True])
+def test_a_gpu_finds_the_same_solution(several: bool) -> None:
+    features, labels = draw_several() if several else draw()
+    classes = 4 if several else 5
+    for strength in (2.0, -2.0):
+        fits = [
+            LogisticRegression(features, labels, classes, TIGHT, torch.device(name)).fit(strength)
+            for name in ("cpu", "cuda")
+        ]
+        assert fits[1].converged
+        np.testing.assert_allclose(fits[1].weight.cpu(), fits[0].weight, atol=1e-4)
+        np.testing.assert_allclose(fits[1].logits(features), fits[0].logits(features), atol=1e-3)
+
+
+def test_threads_are_as_many_afterwards_as_before() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        LogisticRegression(*draw(), 5, SPEC, CPU).fit(0.0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_grid_runs_from_strong_to_weak() -> None:

@@ -95,7 +95,7 @@ def test_pixels_are_features_in_unit_range_and_of_bounded_number() -> None:
 
 def test_an_untrained_encoder_belongs_to_no_epoch(make_run: Make) -> None:
     frozen = open_untrained(make_run(), CPU)
-    assert (frozen.run, frozen.dataset, frozen.epoch) == (SLUG, "digits", None)
+    assert (frozen.run, frozen.epoch) == (SLUG, None)
     assert frozen.path.name == "start.safetensors"
     with pytest.raises(ConfigError, match=r"expected a run of pretrain-encoder"):
         open_untrained(make_run("other", stage="train-denoiser"), CPU)
@@ -103,7 +103,7 @@ def test_an_untrained_encoder_belongs_to_no_epoch(make_run: Make) -> None:
 
 def test_what_results_need_to_know_comes_from_the_run(make_run: Make) -> None:
     frozen = open_frozen(make_run(), SLUG, CPU)
-    assert (frozen.run, frozen.dataset, frozen.epoch) == (SLUG, "digits", 20)
+    assert (frozen.run, frozen.epoch) == (SLUG, 20)
 
 
 def test_another_run_or_stage_is_refused(make_run: Make) -> None:

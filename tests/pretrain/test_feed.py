@@ -122,7 +122,10 @@ def test_candidates_of_another_size_become_views_of_the_datasets(encoded, tmp_pa
     candidates = setup.source.batch(INDEX, 2).images
     assert candidates.shape == (8, side, side, 3)
     expected = make_views(candidates, INDEX, 2, 2, setup.view_key, spec, 8)
-    torch.testing.assert_close(batch.positive, normalise(expected, setup.statistics))
+    off = (batch.positive - normalise(expected, setup.statistics)).abs()
+    level = 1 / 255 / min(setup.statistics.std)  # beside decoded files, crops have 8 bits
+    assert off.max() <= (3 * level if storage == "encoded" else 1e-5)
+    assert off.mean() <= (level / 2 if storage == "encoded" else 1e-6)
     alone = load_batch(ready(prepared, "none"), INDEX, 2)
     torch.testing.assert_close(batch.views[0], alone.views[0])
 

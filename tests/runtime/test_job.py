@@ -9,6 +9,7 @@ import pytest
 
 from clsp.config.strict import PositiveInt, Strict
 from clsp.job import Call, run
+from clsp.runtime import leftovers
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import read_manifest
 from clsp.runtime.stage import Input, Inputs, Outcome, Output, Scratch, parameters
@@ -103,6 +104,65 @@ def test_a_failed_stage_leaves_neither_outputs_nor_manifest(home):
     with pytest.raises(DataError, match="missing"):
         _total(home)
     assert not (home / "b" / "manifest.json").exists()
+
+
+def _produce_as(home, name):
+    arguments = {"spec": '{"count": 4}', "numbers": home / "a" / name}
+    return run(Call("produce", produce, arguments, home / "a" / "manifest.json", "c0de", 1))
+
+
+@pytest.mark.parametrize("who_removes", ["the job", "Snakemake"])
+def test_files_that_an_artefact_no_longer_has_are_removed(home, who_removes):
+    _produce(home)
+    (home / "a" / "mine.txt").write_text("of nobody")
+    if who_removes == "Snakemake":
+        (home / "a" / "manifest.json").unlink()
+    artefact = _produce_as(home, "below/numbers.npy")
+    found = {p.relative_to(home / "a").as_posix() for p in (home / "a").rglob("*") if p.is_file()}
+    assert found == {"mine.txt", "below/numbers.npy", "manifest.json"}
+    artefact.verify()
+    _produce(home)
+    assert not (home / "a" / "below" / "numbers.npy").exists()
+
+
+def test_nothing_is_removed_before_the_new_artefact_is_there(home):
+    _produce(home)
+    with pytest.raises(ConfigError):
+        arguments = {"spec": '{"count": 0}', "numbers": home / "a" / "other.txt"}
+        run(Call("produce", produce, arguments, home / "a" / "manifest.json", "c0de", 1))
+    assert (home / "a" / "numbers.txt").exists()
+
+
+def test_what_other_artefacts_of_the_folder_have_stays(home):
+    _produce(home)
+    arguments = {"spec": '{"count": 4}', "numbers": home / "a" / "numbers.txt"}
+    run(Call("produce", produce, arguments, home / "a" / "x.manifest.json", "c0de", 1))
+    _produce_as(home, "other.txt")
+    assert (home / "a" / "numbers.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["../precious.txt", "link.txt", "linked/precious.txt", "/", ""])
+def test_only_files_below_the_folder_are_removed_and_links_are_not_followed(home, name):
+    artefact = _produce(home)
+    for folder in (home, home / "elsewhere"):
+        folder.mkdir(exist_ok=True)
+        (folder / "precious.txt").write_text("keep")
+    (home / "a" / "link.txt").symlink_to(home / "precious.txt")
+    (home / "a" / "linked").symlink_to(home / "elsewhere")
+    leftovers.sweep(artefact, {name, str(home / "precious.txt")})
+    assert (home / "precious.txt").read_text() == "keep"
+    assert (home / "elsewhere" / "precious.txt").read_text() == "keep"
+    assert (home / "a" / "link.txt").is_symlink()
+    artefact.verify()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "5", "[5, null]", "\xff"])
+def test_a_damaged_note_of_what_was_made_is_ignored(home, text):
+    _produce(home)
+    (note,) = leftovers.NOTES.iterdir()
+    note.write_text(text, encoding="latin-1")
+    _produce_as(home, "other.txt").verify()
+    assert json.loads(note.read_text()) == ["other.txt"]
 
 
 def test_bad_flags_are_configuration_errors(home):

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pytest
 from servers import serve
 
 from clsp.config.catalog import Archive, DatasetInfo, Members, dataset_info
@@ -128,6 +129,13 @@ def draw_fashion(folder: Path, count: int = 20) -> None:
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(images))
         labels = np.arange(count, dtype=np.uint8) % 10
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+
+
+def take_as_published(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the reader of Fashion-MNIST expect the four files of a folder."""
+    found = {path.name: gzip.decompress(path.read_bytes()) for path in folder.glob("*.gz")}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+    monkeypatch.setattr("clsp.data.kinds.fashion_mnist.UNPACKED", digests)
 
 
 def miniature_of(kind: str, drawn: Path, seed: int = 3) -> tuple[dict[str, bytes], DatasetInfo]:

@@ -106,3 +106,30 @@ def stall(handler, content):
     handler.wfile.write(content[:1000])
     handler.wfile.flush()
     time.sleep(0.3)
+
+
+def wordy(to, sent, code=302):
+    """A redirect with a body of 64 MiB; `sent` gets the bytes that the client took."""
+
+    def answer(handler, content):
+        handler.send_response(code)
+        handler.send_header("Location", to)
+        handler.end_headers()
+        for _ in range(64):
+            handler.wfile.write(bytes(1 << 20))
+            sent.append(1 << 20)
+
+    return answer
+
+
+def with_headers(code=200, ending=None, **headers):
+    """The file under these headers and no others, as they are."""
+
+    def answer(handler, content):
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(content[:ending])
+
+    return answer

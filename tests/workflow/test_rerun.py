@@ -96,6 +96,12 @@ def test_a_new_dataset_retrains_nothing(suite):
     }
 
 
+def test_another_size_fetches_nothing(suite):
+    suite.params(lambda p: p["datasets"]["dtd-mini"].update(size=24))
+    planned = _science(suite.planned())
+    assert planned == {"encode_dataset": 1, **_judging(4, floors=2)}
+
+
 def test_a_lost_record_of_the_check_reruns_nothing(suite):
     for path in (suite.folder / "results/smoke/provenance/data-check").iterdir():
         path.unlink()

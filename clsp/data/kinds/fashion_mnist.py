@@ -1,6 +1,7 @@
 """Fashion-MNIST from an installed copy, or from the publisher's four files."""
 
 import gzip
+import hashlib
 import os
 import zlib
 from functools import partial
@@ -20,6 +21,22 @@ INSTALLED = (
     Path("/usr/local/share/datasets/fashion-mnist"),
     Path("~/.local/share/datasets/fashion-mnist"),
 )
+# sha256 of the unpacked files. Debian strips name and time from the .gz files, so that they are not
+# those of the catalogue; with both put back, all four have the catalogue's digests.
+UNPACKED = {
+    "train-images-idx3-ubyte.gz": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+    ),
+    "train-labels-idx1-ubyte.gz": (
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+    ),
+    "t10k-images-idx3-ubyte.gz": (
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+    ),
+    "t10k-labels-idx1-ubyte.gz": (
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+    ),
+}
 PREFIXES = {"train": "train", "test": "t10k"}
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -33,24 +50,31 @@ class Config(Strict):
     fetched: ClassVar[bool] = False
 
 
-def read_idx(path: Path, dimensions: int) -> np.ndarray:
+def read_idx(path: Path, dimensions: int, sha256: str | None = None) -> np.ndarray:
     """Read a gzipped idx file of bytes.
 
     Args:
         path: The file.
         dimensions: How many are expected: 3 for images, 1 for labels.
+        sha256: Of the unpacked file, where it is to be checked.
 
     Returns:
         uint8 array of the shape that the file's header gives.
 
     Raises:
-        DataError: If it is missing or corrupt, or is another kind of file.
+        DataError: If it is missing, corrupt or other than expected, or is another kind of file.
     """
     try:
         with gzip.open(path, "rb") as stream:
             data = stream.read()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise DataError(
+            f"{path}: not the published file: unpacked it has sha256 {found[:16]}..., expected "
+            f"{sha256[:16]}...; remove this copy or install another"
+        )
     header = 4 + 4 * dimensions
     if len(data) < header or data[:4] != bytes((0, 0, 8, dimensions)):
         raise DataError(f"{path}: not an idx file of bytes with {dimensions} dimensions")
@@ -62,12 +86,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def _complete(folder: Path) -> bool:
-    names = [
-        f"{prefix}-{part}-ubyte.gz"
-        for prefix in PREFIXES.values()
-        for part in ("images-idx3", "labels-idx1")
-    ]
-    return all((folder / name).is_file() for name in names)
+    return all((folder / name).is_file() for name in UNPACKED)
 
 
 def _download() -> Path:
@@ -91,11 +110,12 @@ def installed() -> Path | None:
     return next((folder for folder in places if _complete(folder)), None)
 
 
-def _locate() -> Path:
+def _locate() -> tuple[Path, dict[str, str]]:
+    """The folder of the files, and the digests that they have yet to be checked against."""
     if found := installed():
-        return found
+        return found, UNPACKED
     try:
-        return _download()
+        return _download(), {}  # checked as they came
     except DataError as error:
         raise DataError(
             f"Fashion-MNIST is not installed and could not be downloaded ({error}); run "
@@ -112,13 +132,19 @@ def read(config: Config, files: Path | None) -> Source:
     """Read the four idx files; `files` is not used.
 
     Raises:
-        DataError: If there is no copy and none can be downloaded, or a file is corrupt.
+        DataError: If there is no copy and none can be downloaded, or a file is corrupt or not the
+            published one.
     """
-    folder = _locate()
+    folder, expected = _locate()
     splits: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
     for split, prefix in PREFIXES.items():
-        images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", 3)
-        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", 1)
+        images, labels = (
+            read_idx(folder / name, dimensions, expected.get(name))
+            for name, dimensions in (
+                (f"{prefix}-images-idx3-ubyte.gz", 3),
+                (f"{prefix}-labels-idx1-ubyte.gz", 1),
+            )
+        )
         if len(images) != len(labels) or labels.max(initial=0) >= len(CLASSES):
             raise DataError(f"{folder}: {prefix} images and labels do not fit each other")
         splits[split] = [

@@ -128,11 +128,13 @@ def _draw(points: pd.DataFrame) -> Figure:
 
 def _caption(params: Params, points: pd.DataFrame) -> str:
     judged = params.evaluation.transfer
-    draws = judged.few_shot.draws if judged and judged.few_shot else 0
+    few_shot = judged and judged.few_shot
+    draws, strength = (few_shot.draws, few_shot.log10_lambda) if few_shot else (0, 0)
     caption = (
-        "Logistic regression on few labelled images of each class, with a regulariser fixed in "
-        f"advance and L2-normalised features; mean over {draws} draws of the images, then mean "
-        "over seeds with a band of one standard deviation of the seeds."
+        f"Logistic regression on few labelled images of each class, with the regulariser "
+        f"10^{strength:g} fixed in advance and L2-normalised features; mean over {draws} draws of "
+        "the images, then over seeds, with a band of one standard deviation of the seeds. A "
+        "share takes at least one image of each class, in small datasets more than it says."
     )
     floors = list(points.loc[points["floor"], "label"].unique())
     if floors:

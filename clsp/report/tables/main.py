@@ -1,12 +1,13 @@
-"""The main table: linear probe and weighted kNN of every label on its own dataset."""
+"""The main table: linear probe and weighted kNN of every label, on the dataset it is judged on."""
 
 import pandas as pd
 
 from clsp.config.schema import Params
 from clsp.report.cells import Cell, Table, aggregate
+from clsp.report.downstream import METRICS
 from clsp.report.published import PublishedNumbers
 
-TITLE = "Linear evaluation and weighted kNN, top-1 accuracy in percent"
+TITLE = "Linear evaluation and weighted kNN, accuracy in percent"
 
 
 def select(frame: pd.DataFrame) -> pd.DataFrame:
@@ -36,9 +37,22 @@ def _row(
         if of_column.empty:
             continue
         spec = params.encoders[encoder]
-        number = theirs and published.find(dataset, spec, label, theirs)
+        own = (of_column["task"] == dataset).all()  # published numbers are of the same dataset
+        number = theirs and own and published.find(dataset, spec, label, theirs)
         cells.append(aggregate(of_column, title, mark, number or None))
     return cells
+
+
+def _judging_notes(frame: pd.DataFrame) -> list[str]:
+    """Where the metric is not top-1, and where a dataset is judged on another."""
+    notes = []
+    pairs = frame[["dataset", "task", "metric"]].drop_duplicates()
+    for dataset, task, metric in pairs.itertuples(index=False):
+        if task != dataset:
+            notes.append(f"Encoders pretrained on {dataset} are judged on {task}.")
+        if metric and metric != "top1":
+            notes.append(f"{task} is judged by the {METRICS[metric]}.")
+    return list(dict.fromkeys(notes))
 
 
 def build(params: Params, frame: pd.DataFrame, published: PublishedNumbers) -> Table:
@@ -46,9 +60,9 @@ def build(params: Params, frame: pd.DataFrame, published: PublishedNumbers) -> T
     cells = []
     for key, seeds in frame.groupby(["dataset", "encoder", "label"], sort=False):
         cells += _row(params, seeds, key, published)
-    notes = []
+    notes = _judging_notes(frame)
     knn = params.evaluation.knn
     if knn.best_of:
         ks = ", ".join(map(str, knn.best_of))
-        notes = [f"† the best of k in {ks} was chosen on the test set, as the authors do (D04)."]
+        notes += [f"† the best of k in {ks} was chosen on the test set, as the authors do (D04)."]
     return Table(TITLE, cells, compared=("linear", "kNN, best k"), notes=notes)
