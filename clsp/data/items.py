@@ -9,7 +9,6 @@ import csv
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 import numpy as np
@@ -36,13 +35,13 @@ def lines_digest(lines: Iterable[str]) -> str:
 
 
 class ItemsWriter:
-    """Writes items.csv from front to back; a context manager."""
+    """Writes items.csv from front to back; whoever opens it closes it."""
 
     def __init__(self, path: Path) -> None:
         """Create the file and write its header.
 
         Raises:
-            DataError: If it cannot be written; `add` and leaving the context raise it as well.
+            DataError: If it cannot be written; `add` and `close` raise it as well.
         """
         self.path = path
         with writing(path):
@@ -50,15 +49,8 @@ class ItemsWriter:
         self._table = csv.writer(self._stream, lineterminator="\n")
         self._table.writerow(COLUMNS)
 
-    def __enter__(self) -> "ItemsWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the file."""
         with writing(self.path):
             self._stream.close()
 

@@ -5,7 +5,7 @@ decoded once in any case, so that a broken one is named here and not in the midd
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def select(source: Source, limit: int | None) -> Chosen:
         chosen[split] = [items[row] for row in evenly(labels, limit)]
         if split != "val" and not items:
             raise DataError(f"the dataset has no images in {split}")
-    trained = _shown(chosen["train"]) - {UNLABELLED} or _shown(chosen["test"])  # none: judged_on
+    trained = _shown(chosen["train"]) - {UNLABELLED}
     for split in ("val", "test"):
         if UNLABELLED in _shown(chosen[split]):
             raise DataError(f"{split} has images without a label; only train may have some")
@@ -127,7 +127,7 @@ def write_images(spec: DatasetSpec, chosen: Chosen, images: Path, items: Path) -
     sums, digest = ChannelSums(), ArrayDigest((total, spec.size, spec.size, 3))
     with ExitStack() as stack:
         progress = stack.enter_context(Progress("prepare images", total, "image"))
-        listed = stack.enter_context(ItemsWriter(items))
+        listed = stack.enter_context(closing(ItemsWriter(items)))
         append = _start_images(spec, images, total, stack)
         for split in SPLITS:
             remaining = iter(chosen[split])

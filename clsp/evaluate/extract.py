@@ -10,7 +10,7 @@ import torch
 
 from clsp.config.evaluation import FeatureSpec
 from clsp.evaluate.cache import feature_file, name_of
-from clsp.evaluate.labelled import Part, Task, open_task
+from clsp.evaluate.labelled import Part, Task, check_given, open_task
 from clsp.models.features import (
     PixelSource,
     Source,
@@ -26,13 +26,8 @@ from clsp.runtime.manifest import Artefact
 from clsp.runtime.stage import Inputs, Outcome, Output
 
 
-def _check(spec: FeatureSpec, encoder: list[Artefact], given: list[str]) -> None:
-    wanted = list(dict.fromkeys([*([spec.own] if spec.own else []), *spec.tasks]))
-    if given != wanted:
-        raise ConfigError(
-            f"--datasets: the spec asks for {len(wanted)} in this order: {', '.join(wanted)}; "
-            f"given are {len(given)}: {', '.join(given) or 'none'}"
-        )
+def _check(spec: FeatureSpec, encoder: list[Artefact], datasets: list[Artefact]) -> None:
+    check_given(datasets, dict.fromkeys([*([spec.own] if spec.own else []), *spec.tasks]))
     needed = 0 if spec.source == "pixels" else 1
     if len(encoder) != needed:
         raise ConfigError(
@@ -75,7 +70,7 @@ def extract_features(
         ConfigError: If encoder or datasets are not those of the spec.
         DataError: If a file is corrupt, a split has no label or a feature is not finite.
     """
-    _check(spec, encoder, [artefact.folder.name for artefact in datasets])
+    _check(spec, encoder, datasets)
     source = _open(spec, encoder, resolve())
     tasks = [open_task(artefact) for artefact in datasets]  # all are checked before any work
     parts = {name: part for task in tasks for name, part in _parts(spec, task).items()}

@@ -16,12 +16,12 @@ import torch
 
 from clsp.config.evaluation import FewShotJobSpec, FewShotSpec
 from clsp.evaluate.cache import Features, open_features
-from clsp.evaluate.labelled import Task, open_task
+from clsp.evaluate.labelled import Task, check_given, open_task
 from clsp.evaluate.logistic import LogisticRegression
-from clsp.evaluate.metrics import accuracy, write_arrays, write_results
+from clsp.evaluate.metrics import accuracy, count_by_class, write_arrays, write_results
 from clsp.runtime.canonical import sha256_array
 from clsp.runtime.device import resolve
-from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.errors import DataError
 from clsp.runtime.progress import Progress
 from clsp.runtime.rng import numpy_stream
 from clsp.runtime.stage import Input, Inputs, Outcome, Output
@@ -123,13 +123,6 @@ def _judge_point(
     return Point(np.stack(predicted), np.stack(drawn), short, unfinished)
 
 
-def count_by_class(predicted: np.ndarray, labels: np.ndarray, classes: int) -> list[list[int]]:
-    """Correct and total predictions (M,) of each class, as [correct, total]."""
-    correct = np.bincount(labels[predicted == labels], minlength=classes)
-    total = np.bincount(labels, minlength=classes)
-    return [[int(c), int(t)] for c, t in zip(correct, total, strict=True)]
-
-
 def _spread(values: list[float]) -> float | None:
     """Sample standard deviation, None below two values."""
     if len(values) < 2:
@@ -219,12 +212,7 @@ def probe_few_shot(
         ConfigError: If run or datasets are not those of the spec.
         DataError: If a file is corrupt, a split is empty, or an image has no or several labels.
     """
-    given = [artefact.folder.name for artefact in datasets]
-    if given != list(spec.datasets):
-        raise ConfigError(
-            f"--datasets: the spec asks for {', '.join(spec.datasets)} in this order; "
-            f"given are {', '.join(given) or 'none'}"
-        )
+    check_given(datasets, spec.datasets)
     cached = open_features(features, spec.run)
     tasks = [open_task(artefact) for artefact in datasets]  # all are checked before any work
     found: list[dict[str, Any]] = []

@@ -18,14 +18,14 @@ from clsp.config.evaluation import FineTuneJobSpec, FineTuneSpec
 from clsp.data.encoded import EncodedImages
 from clsp.data.prepared import Images, open_prepared
 from clsp.data.stores import open_store
-from clsp.evaluate.labelled import Task, open_task
+from clsp.evaluate.labelled import Task, check_given, open_task
 from clsp.evaluate.metrics import Judged, make_result, score, write_arrays, write_results
 from clsp.evaluate.splits import validation_of
 from clsp.evaluate.tuning import Material, Pair, predict, tune
 from clsp.models.features import FrozenEncoder, open_frozen
 from clsp.runtime.canonical import canonical_json, read_json, sha256_json
 from clsp.runtime.device import resolve
-from clsp.runtime.errors import ConfigError, DataError, DivergedError
+from clsp.runtime.errors import DataError, DivergedError
 from clsp.runtime.files import write_atomic
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.progress import Progress
@@ -250,12 +250,7 @@ def fine_tune_encoder(
         DataError: If a file is corrupt, a split is empty or an image is unlabelled.
         DivergedError: If every pair diverges on some dataset.
     """
-    given = [artefact.folder.name for artefact in datasets]
-    if given != list(spec.datasets):
-        raise ConfigError(
-            f"--datasets: the spec asks for {', '.join(spec.datasets)} in this order; "
-            f"given are {', '.join(given) or 'none'}"
-        )
+    check_given(datasets, spec.datasets)
     frozen = open_frozen(encoder, spec.run, resolve())
     bench = Bench(spec.fine_tune, frozen, Kept(scratch, spec, [encoder, *datasets]))
     cases = [_open_case(artefact, spec.fine_tune) for artefact in datasets]  # before any work

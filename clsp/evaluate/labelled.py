@@ -1,12 +1,13 @@
 """The labelled splits a probe is allowed to use, checked before anything is computed."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from clsp.data.prepared import Images, Prepared, open_prepared, window
 from clsp.evaluate.metrics import METRICS, RANKED
-from clsp.runtime.errors import DataError
+from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact
 
 
@@ -118,6 +119,20 @@ def _part(prepared: Prepared, artefact: Artefact, name: str) -> Part:
             "unlabelled (label -1); a probe needs labelled images"
         )
     return Part(Chosen(prepared.images, rows[known]), labels[known], rows[known])
+
+
+def check_given(datasets: Sequence[Artefact], wanted: Iterable[str]) -> None:
+    """Refuse datasets that are not those of a spec, in its order.
+
+    Raises:
+        ConfigError: With what was asked for and what was given.
+    """
+    asked, given = list(wanted), [artefact.folder.name for artefact in datasets]
+    if given != asked:
+        raise ConfigError(
+            f"--datasets: the spec asks for {len(asked)} in this order: {', '.join(asked)}; "
+            f"given are {len(given)}: {', '.join(given) or 'none'}"
+        )
 
 
 def open_task(artefact: Artefact) -> Task:

@@ -34,6 +34,13 @@ class Judged:
     predictions: dict[str, str]
 
 
+def count_by_class(predicted: np.ndarray, labels: np.ndarray, classes: int) -> list[list[int]]:
+    """[correct, total] of each class, from predicted and true classes, int (M,) each."""
+    correct = np.bincount(labels[predicted == labels], minlength=classes)
+    total = np.bincount(labels, minlength=classes)
+    return [[int(c), int(t)] for c, t in zip(correct, total, strict=True)]
+
+
 def count_correct(logits: np.ndarray, labels: np.ndarray) -> list[list[int]]:
     """Correct and total predictions of each class.
 
@@ -53,15 +60,9 @@ def count_correct(logits: np.ndarray, labels: np.ndarray) -> list[list[int]]:
         raise ValueError(f"logits {logits.shape} do not fit labels {labels.shape}")
     if np.isnan(logits).any():
         raise ValueError("a logit is NaN")
-    classes = logits.shape[1]
-    if labels.ndim == 2:
-        correct, total = ((logits > 0) & (labels != 0)).sum(0), (labels != 0).sum(0)
-    else:
-        hits = labels[logits.argmax(1) == labels]
-        correct, total = (
-            np.bincount(hits, minlength=classes),
-            np.bincount(labels, minlength=classes),
-        )
+    if labels.ndim == 1:
+        return count_by_class(logits.argmax(1), labels, logits.shape[1])
+    correct, total = ((logits > 0) & (labels != 0)).sum(0), (labels != 0).sum(0)
     return [[int(c), int(t)] for c, t in zip(correct, total, strict=True)]
 
 

@@ -12,12 +12,11 @@ import torch
 
 from clsp.config.evaluation import LogisticSpec, TransferSpec
 from clsp.evaluate.cache import Features, open_features
-from clsp.evaluate.labelled import Task, open_task
+from clsp.evaluate.labelled import Task, check_given, open_task
 from clsp.evaluate.logistic import Fit, LogisticRegression, grid
 from clsp.evaluate.metrics import Judged, make_result, score, write_arrays, write_results
 from clsp.evaluate.splits import validation_of
 from clsp.runtime.device import resolve
-from clsp.runtime.errors import ConfigError
 from clsp.runtime.progress import Progress
 from clsp.runtime.stage import Input, Inputs, Outcome, Output
 
@@ -99,15 +98,6 @@ def choose_and_refit(
     return final, selection, [*records, _record(final, strength, refit=True)]
 
 
-def _check_names(spec: TransferSpec, given: list[str]) -> None:
-    wanted = list(spec.datasets)
-    if given != wanted:
-        raise ConfigError(
-            f"--datasets: the spec asks for {len(wanted)} in this order: {', '.join(wanted)}; "
-            f"given are {len(given)}: {', '.join(given) or 'none'}"
-        )
-
-
 def _transfer(
     spec: LogisticSpec, features: Features, task: Task, device: torch.device, file: Path
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], list[dict[str, Any]]]:
@@ -143,7 +133,7 @@ def probe_transfer(
         ConfigError: If run or datasets are not those of the spec.
         DataError: If a file is corrupt, a split is empty or no image has a label.
     """
-    _check_names(spec, [artefact.folder.name for artefact in datasets])
+    check_given(datasets, spec.datasets)
     cached, device = open_features(features, spec.run), resolve()
     tasks = [open_task(artefact) for artefact in datasets]  # all are checked before any work
     found, arrays, fits = [], {}, {}

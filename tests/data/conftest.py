@@ -1,7 +1,9 @@
-"""Miniatures that the tests of this folder share; nobody may change them."""
+"""What the tests of this folder share: miniatures, which nobody may change, and a small server."""
 
 import pytest
 import reading
+from downloading import CONTENT, PATH
+from mirror import Site
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +17,18 @@ def miniature_of(tmp_path_factory):
         return drawn[kind]
 
     return folder
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A server with one file, and a working folder of its own."""
+    monkeypatch.chdir(tmp_path)  # locks and pins lie below the working folder
+    with Site() as server:
+        server.files[PATH] = CONTENT
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where downloads go."""
+    return tmp_path / "cache"

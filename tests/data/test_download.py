@@ -26,19 +26,6 @@ from clsp.data.patience import Patience
 from clsp.runtime.errors import DataError
 
 
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # locks and pins lie below the working folder
-    with Site() as server:
-        server.files[PATH] = CONTENT
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "cache"
-
-
 def test_a_download_and_then_the_folder(site, folder):
     path, url, found = obtain(here(site), folder, quick())
     assert path.read_bytes() == CONTENT and url == site.url(PATH)

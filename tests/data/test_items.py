@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from contextlib import closing
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from clsp.data.items import ItemsWriter, lines_digest, pixel_digest
 
 def test_lines_are_what_was_added(tmp_path):
     names = ['a "quoted", name.png', "Bücher/ä.jpg", "data_batch_1.bin/00003"]
-    with ItemsWriter(tmp_path / "items.csv") as listed:
+    with closing(ItemsWriter(tmp_path / "items.csv")) as listed:
         for name, label in zip(names, [3, (0, 7), -1], strict=True):
             listed.add("train", Item(lambda: None, label, name), "0" * 32, "f" * 32)
     with open(tmp_path / "items.csv", encoding="utf-8", newline="") as stream:

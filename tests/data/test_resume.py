@@ -2,7 +2,7 @@
 
 import pytest
 from downloading import CONTENT, OTHER, PATH, here, leave, lies_in
-from mirror import Site, Watch, quick
+from mirror import Watch, quick
 from servers import (
     cut,
     mixed,
@@ -15,19 +15,6 @@ from servers import (
 
 from clsp.data.download import obtain
 from clsp.runtime.errors import DataError
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # locks and pins lie below the working folder
-    with Site() as server:
-        server.files[PATH] = CONTENT
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "cache"
 
 
 def test_a_cut_connection_is_continued_at_once(site, folder):

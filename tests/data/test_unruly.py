@@ -18,16 +18,10 @@ UNKNOWN = {"size": None, "sha256": None, "md5": None}
 
 
 @pytest.fixture
-def site(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # pins lie below the working folder
-    with Site() as server:
-        server.files[PATH] = server.files["/b"] = CONTENT
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "cache"
+def site(site):
+    """The same with a mirror beside it."""
+    site.files["/b"] = CONTENT
+    return site
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

@@ -1,7 +1,5 @@
 """Ablations: one row per value in ascending order, and the same numbers in the figure."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +24,8 @@ ROWS = {
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TreeBuilder]:
-    builder = TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**ABLATED))
-    here = Path.cwd()
-    os.chdir(builder.base)
-    try:
-        builder.science()
-        builder.report()
-    finally:
-        os.chdir(here)
-    yield builder
+def built(tmp_path_factory: pytest.TempPathFactory) -> TreeBuilder:
+    return TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**ABLATED)).everything()
 
 
 @pytest.fixture(scope="module")

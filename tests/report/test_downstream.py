@@ -1,8 +1,6 @@
 """Transfer, fine-tuning and few-shot results in frame, tables, figure and page, with their floors."""
 
 import csv
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +33,8 @@ PUBLISHED = REPO / "reports/spec/published.yaml"
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TreeBuilder]:
-    builder = TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**SHOWN))
-    here = Path.cwd()
-    os.chdir(builder.base)
-    try:
-        builder.science()
-        builder.report()
-    finally:
-        os.chdir(here)
-    yield builder
+def built(tmp_path_factory: pytest.TempPathFactory) -> TreeBuilder:
+    return TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**SHOWN)).everything()
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@
 import csv
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,17 +18,8 @@ from clsp.runtime.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TreeBuilder]:
-    base = tmp_path_factory.mktemp("tree")
-    builder = TreeBuilder(base, tiny_params())
-    here = Path.cwd()
-    os.chdir(base)
-    try:
-        builder.science()
-        builder.report()
-    finally:
-        os.chdir(here)
-    yield builder
+def built(tmp_path_factory: pytest.TempPathFactory) -> TreeBuilder:
+    return TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params()).everything()
 
 
 class Page(HTMLParser):

@@ -4,6 +4,7 @@ One method, two sources of positives, three seeds, one transfer dataset; more by
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,17 @@ class TreeBuilder(Preparing, Judging):
         self.results = base / "results" / params.profile
         self.reports = base / "reports" / params.profile
         self.mlflow: Callable[[Job, dict[str, float], str], str | None] | None = None
+
+    def everything(self) -> "TreeBuilder":
+        """Science and report, made from the tree's own folder as a user makes them."""
+        here = Path.cwd()
+        os.chdir(self.base)
+        try:
+            self.science()
+            self.report()
+        finally:
+            os.chdir(here)
+        return self
 
     def write(
         self,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.suite import Suite
-from clsp.config.catalog import Archive, Members, dataset_info
+from clsp.config.catalog import Archive, Members, dataset_info, is_known_host
 from clsp.config.plan import datasets_needed, fetch_job, is_fetched
 from clsp.runtime.canonical import read_json
 from clsp.runtime.errors import ClspError
@@ -29,8 +29,7 @@ def _pins() -> dict[str, str]:
 
 def _address(archive: Archive, url: str) -> Problem | None:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    known = any(host == name or host.endswith(f".{name}") for name in archive.hosts)
+    known = is_known_host(parts.hostname or "", archive.hosts)
     if url == LOCAL or (parts.scheme == "https" and known):
         return None
     return f"https at {', '.join(archive.hosts) or 'no host'}, or {LOCAL}", url
