@@ -234,7 +234,9 @@ def test_what_is_judged_does_not_depend_on_what_else_is(tmp_path: Path, make_dat
 def test_foreign_inputs_are_refused(tmp_path: Path, make_dataset: Make) -> None:
     data = make_dataset("dtd-mini", seed=1)
     features = features_of(tmp_path, [data])
-    with pytest.raises(ConfigError, match="asks for 2 in this order: pets, dtd-mini; given are 1: dtd"):
+    with pytest.raises(
+        ConfigError, match="asks for 2 in this order: pets, dtd-mini; given are 1: dtd"
+    ):
         judge(tmp_path / "a", features, [data], names=("pets", "dtd-mini"))
     with pytest.raises(ConfigError, match="another"):
         judge(tmp_path / "b", features, [data], run="another.run")

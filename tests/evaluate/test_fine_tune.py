@@ -255,7 +255,9 @@ def test_unlabelled_training_images_are_left_out(
 
 
 def test_foreign_inputs_are_refused(tmp_path: Path, make_run: Make, official: Artefact) -> None:
-    with pytest.raises(ConfigError, match="asks for 2 in this order: pets, dtd-mini; given are 1: dtd"):
+    with pytest.raises(
+        ConfigError, match="asks for 2 in this order: pets, dtd-mini; given are 1: dtd"
+    ):
         tuned(tmp_path / "a", make_run(), [official], names=("pets", "dtd-mini"))
     other = make_run("digits.tiny.moco.none.s0")
     with pytest.raises(ConfigError, match=r'the spec judges "digits.tiny.simclr.none.s0"'):
