@@ -6,30 +6,30 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from clsp.config.schema import DenoiserSpec
+from clsp.config.denoisers import NoiseSchedule
 
 Predict = Callable[[Tensor, int, int], Tensor]  # (x_t, time, step) -> epsilon
 Noise = Callable[[int], Tensor]  # step -> standard normal of x's shape
 
 
-def build_sampler(spec: DenoiserSpec, steps: int) -> DDIMScheduler:
+def build_sampler(schedule: NoiseSchedule, steps: int) -> DDIMScheduler:
     """The authors' DDIM grid: with T = 1000 and 100 steps the times 999, 989, ..., 9, then x0.
 
     Source: ddpm.py of the authors, `ddim_interpolation`; style.md section 6. Predicted x0 is not
     clipped on the way, and the step below time 0 returns it.
 
     Args:
-        spec: The denoiser, for its noise schedule.
-        steps: DDIM steps, a divisor of spec.train_timesteps.
+        schedule: The denoiser's.
+        steps: DDIM steps, a divisor of schedule.train_timesteps.
 
     Raises:
         ConfigError: If the steps do not divide the training timesteps.
     """
-    spec.check_steps(steps)
+    schedule.check_steps(steps)
     scheduler = DDIMScheduler(
-        num_train_timesteps=spec.train_timesteps,
-        beta_start=spec.beta_start,
-        beta_end=spec.beta_end,
+        num_train_timesteps=schedule.train_timesteps,
+        beta_start=schedule.beta_start,
+        beta_end=schedule.beta_end,
         beta_schedule="linear",
         trained_betas=None,
         clip_sample=False,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from clsp.config.schema import DenoiserSpec
+from clsp.config.denoisers import DenoiserSpec
 from clsp.data.prepared import all_pixels, open_prepared
 from clsp.diffusion.pixels import to_signed
 from clsp.models.denoiser import build_denoiser

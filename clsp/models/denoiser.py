@@ -7,7 +7,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel  # diffusers as a whole loads seconds slower
 from torch import Tensor, nn
 
-from clsp.config.schema import DenoiserSpec
+from clsp.config.denoisers import DenoiserSpec, ImportedDenoiserSpec, NoiseSchedule
 from clsp.config.strict import parse
 from clsp.runtime.canonical import read_json
 from clsp.runtime.checkpoint import load_tensors, tensors_sha256
@@ -16,12 +16,13 @@ from clsp.runtime.manifest import Artefact
 from clsp.runtime.rng import torch_stream
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
-STAGE = "train-denoiser"
+SPECS = {"train-denoiser": DenoiserSpec, "import-denoiser": ImportedDenoiserSpec}  # by stage
+NO_LABEL = 0  # of a class-conditional denoiser; class c is label c + 1, as the authors number them
 
 logging.getLogger("diffusers").setLevel(logging.ERROR)  # it recommends packages we do without
 
 
-def build_denoiser(spec: DenoiserSpec, size: int) -> UNet2DModel:
+def build_denoiser(spec: DenoiserSpec, size: int, classes: int | None = None) -> UNet2DModel:
     """A freshly initialised epsilon network; same spec and size, same weights.
 
     With channels (128, 256, 256, 256) and attention on the second level only this is the authors'
@@ -32,6 +33,8 @@ def build_denoiser(spec: DenoiserSpec, size: int) -> UNet2DModel:
     Args:
         spec: Widths, attention, groups, dropout, seed.
         size: Side of the square image, pixels.
+        classes: For a class-conditional network, how many there are: an embedding of the label is
+            added to that of the time.
 
     Raises:
         ConfigError: If the size cannot be halved once per level.
@@ -64,8 +67,8 @@ def build_denoiser(spec: DenoiserSpec, size: int) -> UNet2DModel:
         norm_eps=1e-5,
         resnet_time_scale_shift="default",
         add_attention=True,
-        class_embed_type=None,  # no labels: the bank must stay label-free
-        num_class_embeds=None,
+        class_embed_type=None,  # with num_class_embeds, an embedding per label
+        num_class_embeds=None if classes is None else classes + 1,
         num_train_timesteps=spec.train_timesteps,
     )
     _initialise(unet, torch_stream(spec.seed, "denoiser weights"))
@@ -122,33 +125,39 @@ class Denoiser:
 
     Attributes:
         unet: In eval mode, without gradients.
-        spec: How it was trained; its noise schedule is the sampler's.
+        schedule: The noise schedule that it was trained for, and so the sampler's.
         size: Side of the images it was trained on, pixels.
-        sha256: Digest of its tensors, equal to the training manifest's.
+        classes: Of a class-conditional denoiser; None for one that never saw a label.
+        sha256: Digest of its tensors, equal to the manifest's.
     """
 
     unet: UNet2DModel
-    spec: DenoiserSpec
+    schedule: NoiseSchedule
     size: int
+    classes: int | None
     sha256: str
 
 
 def load_denoiser(artefact: Artefact, device: torch.device) -> Denoiser:
-    """The EMA weights of a trained denoiser.
+    """The weights that are sampled from: the EMA of a trained denoiser, all of an imported one.
 
     Raises:
         DataError: If the artefact is no denoiser, or its tensors do not fit its configuration.
     """
-    if artefact.stage != STAGE:
-        raise DataError(f"{artefact.manifest}: made by {artefact.stage}, expected {STAGE}")
-    spec = parse(DenoiserSpec, artefact.spec, str(artefact.manifest))
+    if artefact.stage not in SPECS:
+        raise DataError(
+            f"{artefact.manifest}: made by {artefact.stage}, expected {' or '.join(SPECS)}"
+        )
+    schedule = parse(SPECS[artefact.stage], artefact.spec, str(artefact.manifest))
     config = read_json(artefact.path("unet/config.json"))
     path = artefact.path(f"unet/{WEIGHTS}")
     tensors, _ = load_tensors(path)
-    unet = build_denoiser(spec, config["sample_size"])
+    unet = UNet2DModel.from_config(config)
     try:
         unet.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise DataError(f"{path}: does not fit its own configuration: {error}") from error
     unet.eval().requires_grad_(False).to(device)
-    return Denoiser(unet, spec, config["sample_size"], tensors_sha256(tensors))
+    labels = unet.config.num_class_embeds
+    classes = None if labels is None else labels - 1
+    return Denoiser(unet, schedule, unet.config.sample_size, classes, tensors_sha256(tensors))

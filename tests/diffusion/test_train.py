@@ -14,7 +14,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusing import denoiser_spec, write_dataset
 from encoding import as_encoded
 
-from clsp.config.schema import DenoiserSpec
+from clsp.config.denoisers import DenoiserSpec
 from clsp.data import prepared
 from clsp.diffusion import train
 from clsp.models.denoiser import load_denoiser
@@ -28,7 +28,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from clsp.config.schema import DenoiserSpec
+from clsp.config.denoisers import DenoiserSpec
 from clsp.diffusion import train
 from clsp.runtime.canonical import parse_json
 from clsp.runtime.history import History

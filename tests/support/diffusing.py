@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from clsp.config.schema import BankSpec, DenoiserSpec
+from clsp.config.denoisers import DenoiserSpec
+from clsp.config.schema import BankSpec
 from clsp.models.denoiser import build_denoiser
 from clsp.runtime.canonical import canonical_json, sha256_array
 from clsp.runtime.manifest import Artefact, write_manifest

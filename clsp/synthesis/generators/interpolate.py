@@ -55,7 +55,7 @@ def generate(
         ConfigError: If steps does not divide the denoiser's train_timesteps.
     """
     unet, own = denoiser.unet, config.interpolation_weight
-    scheduler = build_sampler(denoiser.spec, config.steps)
+    scheduler = build_sampler(denoiser.schedule, config.steps)
     count = anchors[0].numel()
 
     def draw(purpose: str, step: int) -> Tensor:
