@@ -54,7 +54,7 @@ class SnapshotSpec(Strict):
     every: PositiveInt  # epochs between snapshots: EMA weights, sample grid, loss curve
     kept: PositiveInt  # the newest so many weights stay; every grid stays
     images: PositiveInt  # of a grid; always the same noise, so that grids can be compared
-    steps: PositiveInt  # DDIM steps of a grid
+    steps: PositiveInt  # DDIM steps of a grid; a divisor of train_timesteps
 
 
 class DenoiserSpec(NoiseSchedule):
@@ -77,9 +77,9 @@ class DenoiserSpec(NoiseSchedule):
     # classifier-free guidance (arXiv:2207.12598). None: labels are never read.
     label_drop: Fraction | None = None
     precision: Literal["full", "bf16"] | None = None  # bf16: autocast; None: full
-    compile: bool | None = None  # torch.compile; changes results by rounding
+    compile: bool | None = None  # torch.compile; changes rounding, and dropout's draws; None: no
     log_every: PositiveInt | None = None  # steps between records of the step log; None: 1
-    snapshots: SnapshotSpec | None = None
+    snapshots: SnapshotSpec | None = None  # None: one small grid at the end
     seed: Seed
 
     @model_validator(mode="after")
@@ -91,6 +91,11 @@ class DenoiserSpec(NoiseSchedule):
         if any(width % self.norm_groups for width in self.channels):
             raise ValueError(
                 f"every width in channels must be a multiple of norm_groups {self.norm_groups}"
+            )
+        if self.snapshots is not None and self.train_timesteps % self.snapshots.steps:
+            raise ValueError(
+                f"snapshots.steps must divide train_timesteps {self.train_timesteps}, "
+                f"found {self.snapshots.steps}"
             )
         return self
 

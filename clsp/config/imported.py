@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from clsp.config.denoisers import Sha256
 from clsp.config.recipe import Normalisation
-from clsp.config.strict import Name, PositiveInt, Strict, Text
+from clsp.config.strict import Name, PositiveFloat, PositiveInt, Strict, Text
 
 
 class ImportedEncoderEntry(Strict):
@@ -22,6 +22,7 @@ class ImportedEncoderEntry(Strict):
     sha256: Sha256 | None = None  # None: whatever is there, recorded
     normalisation: Normalisation | None = None  # of its inputs; None: the prepared card's
     epochs: PositiveInt | None = None  # of its pretraining, if known
+    linear_learning_rate: PositiveFloat | None = None  # of its probe; None: evaluation.linear's
     uses_labels: bool  # whether it was pretrained with labels; tables mark it
 
     @model_validator(mode="after")

@@ -43,12 +43,35 @@ def _reserve(stream: IO[bytes], size: int, path: Path) -> None:
 
 
 @contextmanager
+def arrays_on_disk(
+    path: Path, shapes: dict[str, tuple[int, int]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays to fill that lie in an unnamed file, so that memory does not grow with them.
+
+    Args:
+        path: Of the file that will be written; the arrays lie beside it.
+        shapes: (N, F) of each, N > 0.
+
+    Yields:
+        Writable float32 arrays by name.
+
+    Raises:
+        DataError: If the disk has no room for them.
+    """
+    starts = np.cumsum([0, *(4 * count * width for count, width in shapes.values())])
+    with TemporaryFile(dir=path.parent) as stream:
+        _reserve(stream, int(starts[-1]), path)
+        yield {
+            name: np.memmap(stream, np.float32, "r+", int(start), shape)
+            for start, (name, shape) in zip(starts[:-1], shapes.items(), strict=True)
+        }
+
+
+@contextmanager
 def feature_file(
     path: Path, shapes: dict[str, tuple[int, int]], metadata: dict[str, str]
 ) -> Iterator[dict[str, np.ndarray]]:
     """Arrays to fill, which become a feature file when all went well.
-
-    They lie on disk, beside the file, so that memory does not grow with the datasets.
 
     Args:
         path: The file.
@@ -61,13 +84,7 @@ def feature_file(
     Raises:
         DataError: If the disk has no room for them.
     """
-    starts = np.cumsum([0, *(4 * count * width for count, width in shapes.values())])
-    with TemporaryFile(dir=path.parent) as stream:
-        _reserve(stream, int(starts[-1]), path)
-        arrays = {
-            name: np.memmap(stream, np.float32, "r+", int(start), shape)
-            for start, (name, shape) in zip(starts[:-1], shapes.items(), strict=True)
-        }
+    with arrays_on_disk(path, shapes) as arrays:
         yield arrays
         try:
             save_file(arrays, path, metadata)

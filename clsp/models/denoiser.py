@@ -1,4 +1,4 @@
-"""The denoiser: a diffusers UNet2DModel that can be cut in two at its bottleneck (D10)."""
+"""The denoiser: a diffusers UNet2DModel that can be cut in two behind any block (D10)."""
 
 import logging
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from diffusers.models.unets.unet_2d import UNet2DModel  # diffusers as a whole l
 from torch import Tensor, nn
 
 from clsp.config.denoisers import DenoiserSpec, ImportedDenoiserSpec, NoiseSchedule
+from clsp.config.sampling import MIDDLE, block_names
 from clsp.config.strict import parse
 from clsp.runtime.canonical import read_json
 from clsp.runtime.checkpoint import load_tensors, tensors_sha256
-from clsp.runtime.errors import DataError
+from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.rng import torch_stream
 
@@ -76,8 +77,14 @@ def build_denoiser(spec: DenoiserSpec, size: int, classes: int | None = None) ->
 
 
 def _initialise(unet: UNet2DModel, generator: torch.Generator) -> None:
-    """Xavier-uniform weights and zero biases; gain 1e-5 where a residual branch or the net ends."""
+    """Xavier-uniform weights and zero biases; gain 1e-5 where a residual branch or the net ends.
+
+    An embedding per label (D30) starts small beside that of the time, as DiT's does
+    (arXiv:2212.09748): normal with deviation 0.02.
+    """
     for name, module in unet.named_modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
         if isinstance(module, nn.Conv2d | nn.Linear):
             gain = 1e-5 if name.endswith((".conv2", "conv_out")) else 1.0
             nn.init.xavier_uniform_(module.weight, gain, generator)
@@ -85,37 +92,96 @@ def _initialise(unet: UNet2DModel, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def encode(unet: UNet2DModel, images: Tensor, times: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-    """First half of the network: time embedding, way down and middle block.
+def _embed(unet: UNet2DModel, times: Tensor, labels: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What every block is told: the time, and the label where the network takes one; (B, E)."""
+    emb = unet.time_embedding(unet.time_proj(times).to(dtype))
+    if unet.class_embedding is None:
+        return emb
+    return emb + unet.class_embedding(
+        torch.full_like(times, NO_LABEL) if labels is None else labels
+    )
+
+
+def _through(
+    unet: UNet2DModel, names: tuple[str, ...], h: Tensor, skips: list[Tensor], emb: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Pass h through blocks: down blocks add skips, up blocks take as many."""
+    left = list(skips)
+    for name in names:
+        way, _, number = name.partition(".")
+        if way == "down":
+            h, made = unet.down_blocks[int(number)](hidden_states=h, temb=emb)
+            left += made
+        elif way == "up":
+            block = unet.up_blocks[int(number)]
+            count = len(block.resnets)
+            taken, left = left[-count:], left[:-count]
+            h = block(h, tuple(taken), emb)
+        else:
+            h = unet.mid_block(h, emb)
+    return h, left
+
+
+def _cut(unet: UNet2DModel, block: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the blocks up to and with one, and of those behind it."""
+    names = block_names(len(unet.down_blocks))
+    if block not in names:
+        raise ConfigError(f'the denoiser has no block "{block}"; it has {", ".join(names)}')
+    behind = names.index(block) + 1
+    return names[:behind], names[behind:]
+
+
+def encode(
+    unet: UNet2DModel,
+    images: Tensor,
+    times: Tensor,
+    labels: Tensor | None = None,
+    until: str = MIDDLE,
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """First part of the network: embeddings, input layer and the blocks up to `until`.
 
     Args:
         unet: From `build_denoiser`.
         images: Noisy images, (B, 3, H, W), signal in [-1, 1].
         times: Diffusion step of each image, (B,), int64 in [0, T).
+        labels: Of a class-conditional network: class + 1, or 0 for none, int64 (B,). None: all 0.
+        until: Name of the last block: "down.0", ..., "mid", "up.0", ...; the middle block's output
+            is the bottleneck.
 
     Returns:
-        Bottleneck h (B, C', H', W'), the skips in the order made, and the time embedding (B, E).
+        Output h of that block (B, C', H', W'), the skips made and not yet used in the order made,
+        and the embedding (B, E). Behind "down.i" the last skip is h itself.
+
+    Raises:
+        ConfigError: If there is no such block.
     """
-    emb = unet.time_embedding(unet.time_proj(times).to(images.dtype))
+    first, _ = _cut(unet, until)
+    emb = _embed(unet, times, labels, images.dtype)
     h = unet.conv_in(images)
-    skips = [h]
-    for block in unet.down_blocks:
-        h, made = block(hidden_states=h, temb=emb)
-        skips += made
-    return unet.mid_block(h, emb), skips, emb
+    h, skips = _through(unet, first, h, [h], emb)
+    return h, skips, emb
 
 
-def decode(unet: UNet2DModel, h: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-    """Second half of the network: way up and output layer; arguments are what `encode` returns.
+def decode(
+    unet: UNet2DModel, h: Tensor, skips: list[Tensor], emb: Tensor, after: str = MIDDLE
+) -> Tensor:
+    """Second part of the network: the blocks behind `after` and the output layer.
+
+    Args:
+        unet: From `build_denoiser`.
+        h: What takes the place of that block's output.
+        skips: As `encode` returns them with the same block; left as they are.
+        emb: From `encode`.
+        after: Name of a block.
 
     Returns:
         Predicted noise epsilon, (B, 3, H, W).
+
+    Raises:
+        ConfigError: If there is no such block.
     """
-    left = list(skips)
-    for block in unet.up_blocks:
-        count = len(block.resnets)
-        taken, left = left[-count:], left[:-count]
-        h = block(h, tuple(taken), emb)
+    _, last = _cut(unet, after)
+    h, _ = _through(unet, last, h, skips, emb)
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
 
 

@@ -47,12 +47,18 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> tuple[Te
     return c0, c1, c2, c3
 
 
+def _column(value: Tensor | int, device: torch.device) -> Tensor:
+    """A coordinate as int64 (B, 1) or (1, 1). A number is filled in: a copy would stall a GPU."""
+    if isinstance(value, Tensor):
+        return value.to(device, torch.int64).reshape(-1, 1) & MASK
+    return torch.full((1, 1), value & MASK, dtype=torch.int64, device=device)
+
+
 def _words(key: int, a: Tensor, b: Tensor | int, c: Tensor | int, count: int) -> Tensor:
     """At least `count` words for each sample, (B, 4 * blocks), int64 in [0, 2^32)."""
     device = a.device
     blocks = torch.arange(-(-count // 4), device=device)[None, :]  # (1, blocks)
-    columns = [torch.as_tensor(v, device=device, dtype=torch.int64) for v in (a, b, c)]
-    counter = [column.reshape(-1, 1) & MASK for column in columns]
+    counter = [_column(v, device) for v in (a, b, c)]
     words = philox((blocks, *counter), key)
     return torch.stack(words, dim=-1).reshape(len(a), -1)
 

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import faults_data  # noqa: F401  (registers more)
+import faults_denoisers  # noqa: F401  (registers more)
 import numpy as np
+import tree_imports  # noqa: F401  (registers more)
+import tree_quality  # noqa: F401  (registers more)
 from injecting import (
     FAULTS,
     RUN,
