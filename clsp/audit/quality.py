@@ -28,6 +28,7 @@ SINGLE = (  # (M, K)
 PAIRS = ("pair_cosine", "pair_squares")  # (M, K (K - 1) / 2)
 PROBE = ("labels", "predicted", "anchor_predicted")
 MOMENTS = ("mean", "covariance")
+ROUNDED = 2.0**-24
 LARGEST = 255.0**2  # of a squared difference, to that of pixels in [0, 1]
 Read = Iterator[tuple[str, float]]
 
@@ -87,11 +88,13 @@ def _repeated(found: Arrays, k: int, share: float) -> Read:
         rows = found[f"nearest_{space}"][:, :k]
         yield f"nearest_own_{space}", 100.0 * np.mean(rows == found["rows"].reshape(-1, 1))
         pair = [found[name][:, :k].astype(np.float64).reshape(-1) for name in (near, own)]
-        if space == "feature":
-            pair = [2.0 - 2.0 * each for each in pair]
+        if space == "feature":  # equal ones have a cosine of 1, but for rounding
+            pair = [np.where(each > 1.0 - ROUNDED, 0.0, 2.0 - 2.0 * each) for each in pair]
         distance, yardstick = (each**0.5 for each in pair)
         copies = np.logical_or(distance < share * yardstick, distance == 0)
         yield f"near_copies_{space}", float(np.count_nonzero(copies))
+        foreign = copies.reshape(rows.shape)[rows != found["rows"].reshape(-1, 1)]
+        yield f"copies_of_others_{space}", float(np.count_nonzero(foreign))
         usable = yardstick > 0
         if usable.any():
             yield f"distance_ratio_{space}", float(np.median(distance[usable] / yardstick[usable]))

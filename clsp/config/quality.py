@@ -78,5 +78,6 @@ def metrics_of(measuring: QualityEntry | QualitySpec, k: int) -> list[str]:
     names += ["own_mse", "random_mse", "nearer_mse"]
     names += ["diversity_cosine", "diversity_mse"] if k > 1 else []
     for space in ("feature", "pixel"):
-        names += [f"nearest_own_{space}", f"distance_ratio_{space}", f"near_copies_{space}"]
+        about = ("nearest_own", "distance_ratio", "near_copies", "copies_of_others")
+        names += [f"{name}_{space}" for name in about]
     return [*names, "label_agreement", "anchor_accuracy"] if measuring.label_agreement else names

@@ -34,7 +34,25 @@ FIXED: dict[str, tuple[Any, ...]] = {  # what the two halves of clsp/models/deno
     "class_embed_type": (None,),
     "num_class_embeds": (None,),
     "act_fn": ("silu", "swish"),
+    "downsample_padding": (0, 1),
+    "downsample_type": ("conv", "resnet"),
+    "upsample_type": ("conv", "resnet"),
 }
+NUMBERS: dict[str, tuple[float, bool, bool]] = {  # largest, may be a fraction, may be absent
+    "time_embedding_dim": (10_000, False, True),
+    "freq_shift": (1, False, False),
+    "layers_per_block": (64, False, False),
+    "mid_block_scale_factor": (100, True, False),
+    "dropout": (1, True, False),
+    "attention_head_dim": (10_000, False, True),
+    "norm_num_groups": (10_000, False, False),
+    "attn_norm_num_groups": (10_000, False, True),
+    "norm_eps": (1, True, False),
+}
+FLAGS = ("flip_sin_to_cos", "add_attention")
+WIDEST, MOST_LEVELS = 10_000, 16
+LARGEST_CONFIG = 1 << 20  # bytes
+ODD = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError)
 BLOCKS = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
     "up_block_types": ("UpBlock2D", "AttnUpBlock2D"),
@@ -69,10 +87,46 @@ def _check_config(path: Path, config: Any, size: int, steps: int) -> dict[str, A
         if full[name] not in values or isinstance(full[name], bool) != isinstance(values[0], bool):
             expected = " or ".join(map(repr, values))
             raise DataError(f"{path}: {name} is {full[name]!r}, expected {expected}")
-    for name, kinds in BLOCKS.items():
-        if wrong := [kind for kind in full[name] if kind not in kinds]:
-            raise DataError(f"{path}: {name} has {wrong[0]!r}, expected {' or '.join(kinds)}")
+    _check_numbers(path, full)
+    _check_levels(path, full)
     return full
+
+
+def _check_numbers(path: Path, config: dict[str, Any]) -> None:
+    """Refuse what is no number or flag of a network, and numbers that would take for ever."""
+    for name, (largest, fraction, optional) in NUMBERS.items():
+        value = config[name]
+        if value is None and optional:
+            continue
+        kinds = (int, float) if fraction else (int,)
+        if type(value) not in kinds or not 0 <= value <= largest:
+            raise DataError(f"{path}: {name} is {value!r}, expected a number up to {largest}")
+    for name in FLAGS:
+        if not isinstance(config[name], bool):
+            raise DataError(f"{path}: {name} is {config[name]!r}, expected true or false")
+
+
+def _check_levels(path: Path, config: dict[str, Any]) -> None:
+    """Refuse lists that do not describe the levels of a network."""
+    for name in (*BLOCKS, "block_out_channels"):
+        value = config[name]
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_LEVELS:
+            raise DataError(f"{path}: {name} is no list of 1 to {MOST_LEVELS} levels")
+    for name, kinds in BLOCKS.items():
+        if wrong := [kind for kind in config[name] if kind not in kinds]:
+            raise DataError(f"{path}: {name} has {wrong[0]!r}, expected {' or '.join(kinds)}")
+    for width in config["block_out_channels"]:
+        if type(width) is not int or not 1 <= width <= WIDEST:
+            raise DataError(
+                f"{path}: block_out_channels has {width!r}, expected widths up to {WIDEST}"
+            )
+
+
+def _read_config(path: Path) -> Any:
+    """A small JSON file."""
+    if path.stat().st_size > LARGEST_CONFIG:
+        raise DataError(f"{path}: larger than the {LARGEST_CONFIG} bytes of a configuration")
+    return read_json(path)
 
 
 def _check_schedule(path: Path, found: Any, spec: ImportedDenoiserSpec) -> None:
@@ -101,13 +155,15 @@ def _check_schedule(path: Path, found: Any, spec: ImportedDenoiserSpec) -> None:
         raise DataError(f"{path}: the network predicts variances, which samplers here do not use")
 
 
-def _new_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _new_names(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names of attention layers as diffusers has had them since 0.15."""
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         parts = name.split(".")
         if len(parts) > 2 and "attentions" in parts and parts[-2] in OLD_ATTENTION:
             parts[-2] = OLD_ATTENTION[parts[-2]]
+        if ".".join(parts) in renamed:
+            raise DataError(f"{path}: has {'.'.join(parts)} twice, by its old and its new name")
         renamed[".".join(parts)] = tensor
     return renamed
 
@@ -124,15 +180,15 @@ def _from_diffusers(
             f"{', '.join(given)}"
         )
     path = given[CONFIG]
-    config = _check_config(path, read_json(path), size, spec.train_timesteps)
-    _check_schedule(given[SCHEDULER], read_json(given[SCHEDULER]), spec)
+    config = _check_config(path, _read_config(path), size, spec.train_timesteps)
+    _check_schedule(given[SCHEDULER], _read_config(given[SCHEDULER]), spec)
     read = load_foreign(weights[0], spec.sha256)
     try:
         with torch.device("meta"):  # no memory before the file is known to have as many weights
             skeleton = UNet2DModel(**config)
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+    except ODD as error:
         raise DataError(f"{path}: describes no network ({error})") from error
-    tensors = _new_names(read.tensors)
+    tensors = _new_names(read.path, read.tensors)
     compare_names(weights[0], tensors, skeleton.state_dict(), f"the network of {path}")
     unet = UNet2DModel(**config)
     unet.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -164,7 +220,7 @@ def _check_halves(unet: UNet2DModel, path: Path, size: int, steps: int) -> float
     with torch.inference_mode():
         try:
             whole = unet(images, times, return_dict=False)[0]
-        except RuntimeError as error:
+        except ODD as error:
             raise DataError(f"{path}: does not take images of {size} pixels ({error})") from error
         halves = decode(unet, *encode(unet, images, times))
     if not torch.isfinite(whole).all():

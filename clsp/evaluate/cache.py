@@ -6,6 +6,7 @@ the labelled images of a split, in the order of the dataset's arrays (`labelled.
 images without a label would be read by nothing.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,32 +38,32 @@ def _reserve(stream: IO[bytes], size: int, path: Path) -> None:
     try:
         os.posix_fallocate(stream.fileno(), 0, size)
     except OSError as error:
-        raise DataError(
-            f"{path}: no room for {size} bytes of features beside it ({error.strerror})"
-        ) from error
+        raise DataError(f"{path}: no room for {size} bytes beside it ({error.strerror})") from error
 
 
 @contextmanager
 def arrays_on_disk(
-    path: Path, shapes: dict[str, tuple[int, int]]
+    path: Path, shapes: dict[str, tuple[int, ...]], dtype: type = np.float32
 ) -> Iterator[dict[str, np.ndarray]]:
     """Arrays to fill that lie in an unnamed file, so that memory does not grow with them.
 
     Args:
         path: Of the file that will be written; the arrays lie beside it.
-        shapes: (N, F) of each, N > 0.
+        shapes: Of each, none of them empty.
+        dtype: Of their numbers.
 
     Yields:
-        Writable float32 arrays by name.
+        Writable arrays by name.
 
     Raises:
         DataError: If the disk has no room for them.
     """
-    starts = np.cumsum([0, *(4 * count * width for count, width in shapes.values())])
+    size = np.dtype(dtype).itemsize
+    starts = np.cumsum([0, *(size * math.prod(shape) for shape in shapes.values())])
     with TemporaryFile(dir=path.parent) as stream:
         _reserve(stream, int(starts[-1]), path)
         yield {
-            name: np.memmap(stream, np.float32, "r+", int(start), shape)
+            name: np.memmap(stream, dtype, "r+", int(start), shape)
             for start, (name, shape) in zip(starts[:-1], shapes.items(), strict=True)
         }
 

@@ -5,6 +5,7 @@ for analysis alone, whether a probe sees the anchor's class. Features of all ima
 are compared block by block, so that memory grows with neither anchors nor training images.
 """
 
+from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +17,12 @@ from clsp.evaluate.cache import arrays_on_disk
 from clsp.evaluate.frechet import Moments, moments_of
 from clsp.evaluate.linear import linear_logits, train_linear
 from clsp.evaluate.metrics import write_arrays
-from clsp.evaluate.quality_case import Case, open_case
+from clsp.evaluate.quality_case import Case, decoded, open_case
 from clsp.evaluate.quality_numbers import Measured, numbers_of, pairs_of
-from clsp.models.features import LARGEST_BATCH, PIXELS, Images, batch_size_for, extract
+from clsp.models.features import Images, batch_size_for, extract
 from clsp.models.inception import InceptionSource
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.manifest import Artefact
-from clsp.runtime.progress import Progress
 from clsp.runtime.stage import Input, Inputs, Outcome, Output
 
 SCHEMA = 1
@@ -31,9 +31,8 @@ PARTS = ("mean", "covariance")
 
 
 def _describe(case: Case, images: Images, what: str, into: np.ndarray) -> None:
-    source, size = case.source, batch_size_for(images)
-    if isinstance(source, InceptionSource):
-        size = source.batch_size(LARGEST_BATCH, PIXELS)
+    source = case.source
+    size = source.batch if isinstance(source, InceptionSource) else batch_size_for(images)
     extract(source, images, size, f"features of {what} {case.spec.bank}", what == MIRRORED, into)
 
 
@@ -45,12 +44,12 @@ def _nearest(
     Returns:
         Rows of training images, two int64 (M * K,).
     """
-    with Progress(f"nearest by {about} {case.spec.bank}", 2 * len(keys), "image") as progress:
-        first = closest.nearest(queries, keys, space, case.device, report=progress.step)
-        found, place = np.unique(first, return_inverse=True)
-        second = closest.nearest(
-            closest.Rows(keys, found), keys, space, case.device, found, report=progress.step
-        )
+    label = f"by {about} {case.spec.bank}"
+    first = closest.nearest(queries, keys, space, case.device, label=f"nearest {label}")
+    found, place = np.unique(first, return_inverse=True)
+    second = closest.nearest(
+        closest.Rows(keys, found), keys, space, case.device, found, label=f"neighbours {label}"
+    )
     return first, second[place]
 
 
@@ -74,10 +73,14 @@ def _predict(
         device=case.device,
         label=f"linear {case.spec.bank}",
     )
-    shape = (len(case.rows), case.candidates.count)
+    shape, step = (len(case.rows), case.candidates.count), closest.block_of(drawn)
+    guesses = [
+        linear_logits(np.array(drawn[at : at + step]), weight, bias).argmax(1)
+        for at in range(0, len(drawn), step)
+    ]
     return {
         "labels": labels[case.rows],
-        "predicted": linear_logits(np.array(drawn), weight, bias).argmax(1).reshape(shape),
+        "predicted": np.concatenate(guesses).reshape(shape),
         "anchor_predicted": linear_logits(training[case.rows], weight, bias).argmax(1),
     }
 
@@ -167,10 +170,10 @@ def measure_bank(
             artefact is not the one of the spec.
         DataError: If a file is corrupt, the bank is of other images, or a feature is not finite.
     """
-    case = open_case(spec, bank, dataset, encoder)
-    images = _described(case)
-    shapes = {name: (len(each), case.source.width(each)) for name, each in images.items()}
-    with arrays_on_disk(arrays, shapes) as features:
+    with decoded(open_case(spec, bank, dataset, encoder), arrays) as case, ExitStack() as stack:
+        images = _described(case)
+        shapes = {name: (len(each), case.source.width(each)) for name, each in images.items()}
+        features = stack.enter_context(arrays_on_disk(arrays, shapes))
         for name, each in images.items():
             _describe(case, each, name, features[name])
         training = moments_of(features[TRAINING], closest.block_of(features[TRAINING]))

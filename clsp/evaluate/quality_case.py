@@ -1,6 +1,8 @@
 """What measure-bank looks at: a bank beside the images that it was drawn for, checked."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,16 @@ import torch
 
 from clsp.config.quality import QualitySpec
 from clsp.data.bank import Bank, open_bank, other_anchors
+from clsp.data.encoded import EncodedImages
 from clsp.data.prepared import Prepared, open_prepared
+from clsp.evaluate.cache import arrays_on_disk
+from clsp.evaluate.closest import block_of
 from clsp.models.features import Images, Source, open_frozen
 from clsp.models.inception import InceptionSource
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact
+from clsp.runtime.progress import Progress
 
 
 class Candidates:
@@ -28,7 +34,7 @@ class Candidates:
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
         """Pixels of some of them, uint8 (n, H, W, 3)."""
-        place = np.arange(len(self))[key]
+        place = np.arange(*key.indices(len(self))) if isinstance(key, slice) else key
         return self.bank[self.rows[place // self.count], place % self.count]
 
 
@@ -141,3 +147,29 @@ def open_case(
     source = _open_network(spec, encoder, device)
     classes = len(prepared.classes)
     return Case(spec, source, training.images, labels, classes, candidates, rows, others, device)
+
+
+@contextmanager
+def decoded(case: Case, beside: Path) -> Iterator[Case]:
+    """The same case, with encoded training images decoded once and kept on disk.
+
+    They are read many times over: for features, for pairs, and for every block of the search.
+
+    Args:
+        case: From `open_case`.
+        beside: Of the file that will be written; the images lie in an unnamed file beside it.
+
+    Raises:
+        DataError: If the disk has no room for them, or an image is damaged.
+    """
+    if not isinstance(case.training, EncodedImages):
+        yield case
+        return
+    images, step = case.training, block_of(case.training)
+    with arrays_on_disk(beside, {"images": images.shape}, np.uint8) as arrays:
+        with Progress(f"decode images of {case.spec.dataset}", len(images), "image") as progress:
+            for start in range(0, len(images), step):
+                block = images[start : start + step]
+                arrays["images"][start : start + step] = block
+                progress.step(len(block))
+        yield replace(case, training=arrays["images"])

@@ -8,6 +8,7 @@ from clsp.config.quality import QualitySpec, metrics_of
 from clsp.evaluate.frechet import Moments, frechet_distance
 
 SCALE = 255**2  # of a squared difference of uint8 values, to that of pixels in [0, 1]
+EQUAL = 2.0**-24  # a cosine nearer to 1 than float32 tells is of equal features
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,16 @@ def _percent(hits: np.ndarray) -> float:
     return 100.0 * float(hits.mean())
 
 
+def _apart(cosine: np.ndarray) -> np.ndarray:
+    """Euclidean distance of unit features; 0 where their cosine is 1 to rounding."""
+    gap = 1 - cosine
+    return np.where(gap < EQUAL, 0.0, np.sqrt(2 * np.clip(gap, 0, None)))
+
+
 def _memorised(
     distance: np.ndarray, neighbour: np.ndarray, share: float
-) -> tuple[float | None, int]:
-    """Median ratio of two distances, and how many candidates are near copies.
+) -> tuple[float | None, np.ndarray]:
+    """Median ratio of two distances, and which candidates are near copies.
 
     Args:
         distance: Of candidates to their nearest training image, float64 (n,), >= 0.
@@ -86,28 +93,35 @@ def _memorised(
 
     Returns:
         The median over candidates whose training image occurs once, or None if there is none; and
-        the count.
+        bool (n,).
     """
     known = neighbour > 0
     ratio = float(np.median(distance[known] / neighbour[known])) if known.any() else None
-    return ratio, int(((distance < share * neighbour) | (distance == 0)).sum())
+    return ratio, (distance < share * neighbour) | (distance == 0)
 
 
 def _memorisation(found: Measured, k: int, share: float) -> dict[str, float | None]:
     """Whether candidates repeat training images, in features and in pixels.
 
-    Distances are Euclidean: of features of length 1, and of pixels.
+    Distances are Euclidean: of features of length 1, and of pixels. Near copies of the own anchor,
+    which a candidate is drawn to resemble, are told from those of other images, which the denoiser
+    can only know by heart.
     """
     numbers: dict[str, float | None] = {}
     angles = found.nearest_cosine, found.neighbour_cosine
     squares = found.nearest_squares, found.neighbour_squares
     for space, rows, distances in (
-        ("feature", found.nearest_feature, [np.sqrt(2 * (1 - each)) for each in angles]),
+        ("feature", found.nearest_feature, [_apart(each) for each in angles]),
         ("pixel", found.nearest_pixel, [np.sqrt(each) for each in squares]),
     ):
-        numbers[f"nearest_own_{space}"] = _percent(rows[:, :k] == found.rows[:, None])
+        own = rows[:, :k] == found.rows[:, None]
+        numbers[f"nearest_own_{space}"] = _percent(own)
         ratio, copies = _memorised(*(each[:, :k].ravel() for each in distances), share)
-        numbers |= {f"distance_ratio_{space}": ratio, f"near_copies_{space}": copies}
+        numbers |= {
+            f"distance_ratio_{space}": ratio,
+            f"near_copies_{space}": int(copies.sum()),
+            f"copies_of_others_{space}": int((copies & ~own.ravel()).sum()),
+        }
     return numbers
 
 

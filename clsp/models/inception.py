@@ -15,6 +15,7 @@ LAYER = "2048"  # the pooled features that FID compares
 # Both torch-fidelity and pytorch-fid publish the converted original weights in a file whose name
 # ends in the first digits of its sha256.
 REFERENCE = "6726825d"
+BATCH = 32  # of 299 pixels once they are enlarged: the widest activation has 169 MiB
 
 
 class InceptionSource:
@@ -23,10 +24,12 @@ class InceptionSource:
     Attributes:
         path: Of the weights, for messages.
         epoch: None: not pretrained here.
+        batch: Images per forward pass.
         sha256: Of the file with the weights.
     """
 
     epoch = None
+    batch = BATCH
 
     def __init__(self, path: Path, expected: str | None, device: torch.device) -> None:
         """Load the weights; nothing is ever downloaded.
@@ -39,7 +42,7 @@ class InceptionSource:
         Raises:
             DataError: If the file is missing, is another one, or does not fit the network.
         """
-        foreign = load_foreign(path, expected)
+        foreign = load_foreign(path, expected, legacy=True)
         # The class reads a file with torch.load, which runs whatever a pickle holds. It is given
         # the tensors that were read safely, in a file of our own making.
         own = io.BytesIO()
@@ -64,10 +67,6 @@ class InceptionSource:
     def resolution(self, images: Images) -> int:
         """Side at which images enter; the network itself enlarges them, pixels."""
         return images.shape[1]
-
-    def batch_size(self, largest: int, pixels: int) -> int:
-        """Images per forward pass that hold so many pixels once they are enlarged."""
-        return max(1, min(largest, pixels // self.network.INPUT_IMAGE_SIZE**2))
 
     @torch.inference_mode()
     def describe(self, block: np.ndarray) -> np.ndarray:

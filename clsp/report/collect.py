@@ -245,8 +245,8 @@ def build_metrics(rows: list[Row]) -> dict[str, Any]:
         if row["status"] != "done":
             continue
         if row["protocol"] == PROTOCOL:
-            named = banks.setdefault(row["run"], {}).setdefault(row["variant"], {})
-            named[row["metric"]] = row["value"]
+            named = banks.setdefault(row["run"], {}).setdefault(row["encoder"], {})
+            named.setdefault(row["variant"], {})[row["metric"]] = row["value"]
             continue
         protocol = "_".join(filter(None, (row["protocol"], row["variant"])))
         nested.setdefault(row["run"], {}).setdefault(protocol, {})[row["task"]] = row["value"]

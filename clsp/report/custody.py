@@ -217,6 +217,7 @@ def _stored(
             "metrics": artefact.metrics,
             "counters": artefact.predicate.get("counters", {}),
             "spec": artefact.spec,
+            "label_conditioned": artefact.predicate["facts"].get("label_conditioned"),
         }
         for name in names
         for artefact in records.named(stage, name)[:1]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from clsp.config.labels import MARK
-from clsp.config.measured import bank_label, bank_uses_labels, measured_banks
+from clsp.config.labels import ENDING, MARK
+from clsp.config.measured import bank_label, bank_uses_labels, line_of, measured_banks
 from clsp.config.plan import quality_job
 from clsp.config.quality import PROTOCOL, metrics_of
 from clsp.config.schema import Params
+from clsp.config.variation import number
 from clsp.report.records import Records, manifest_digest
 from clsp.runtime.manifest import Artefact
 
@@ -33,12 +34,16 @@ TITLES = {
     "nearest_own_feature": "nearest image is own, %",
     "distance_ratio_feature": "distance ratio",
     "near_copies_feature": "near copies",
+    "copies_of_others_feature": "near copies of others",
     "nearest_own_pixel": "nearest image is own in pixels, %",
     "distance_ratio_pixel": "distance ratio in pixels",
     "near_copies_pixel": "near copies in pixels",
+    "copies_of_others_pixel": "near copies of others in pixels",
     "label_agreement": "label agreement, %",
     "anchor_accuracy": "probe on anchors, %",
 }
+SHARING = "share_anchor_noise"
+COMPARED = ("own_cosine", "own_mse", "diversity_cosine", "diversity_mse")
 UNITS = {"%": "share", "near copies": "count"}  # by a word of the title; others are plain numbers
 
 
@@ -165,7 +170,9 @@ def quality_notes(params: Params, frame: pd.DataFrame) -> list[str]:
         "drawn at random. Diversity: between two candidates of one anchor.",
         "Nearest image: among all training images, by the angle between features and by pixels. "
         "Distance ratio: median of the distance to it over its distance to its own nearest other "
-        f"training image. Near copy: a ratio below {quality.near_copy:.12g}, or an exact copy.",
+        f"training image. Near copy: a ratio below {quality.near_copy:.12g}, or an exact copy. A "
+        "candidate is drawn to resemble its anchor, so that near copies of the anchor show how far "
+        "it strays; near copies of others show what the denoiser has memorised.",
     ]
     if quality.label_agreement:
         notes.append(
@@ -173,16 +180,36 @@ def quality_notes(params: Params, frame: pd.DataFrame) -> list[str]:
             "training images, sees the class of the anchor; probe on anchors: its accuracy on the "
             "anchors themselves, on which it was trained. Labels are read for this analysis alone."
         )
-    return notes + label_notes(params)
+    return [*notes, *sharing_notes(params, frame), *label_notes(params)]
+
+
+def sharing_notes(params: Params, frame: pd.DataFrame) -> list[str]:
+    """What shared anchor noise changes, for every two banks that differ in nothing else."""
+    known = frame[frame["value"].notna()].set_index(["run", "metric"])["value"].to_dict()
+    measured, notes = measured_banks(params), []
+    for shared in measured:
+        if not params.banks[shared].options.get(SHARING):
+            continue
+        for own in line_of(params, shared, SHARING, measured, [False]):
+            parts = [
+                f"{TITLES[name]} {number(round(float(known[own, name]), 4))} → "
+                f"{number(round(float(known[shared, name]), 4))}"
+                for name in (params.quality.distance, *COMPARED)
+                if (own, name) in known and (shared, name) in known
+            ]
+            if parts:
+                notes.append(f"Shared anchor noise, {own} → {shared}: {', '.join(parts)}.")
+    return notes
 
 
 def network_note(params: Params) -> str:
     """Which network every number is about."""
     quality = params.quality
     if quality.inception is None:
+        labelled = " It was trained with labels." if quality.network.endswith(ENDING) else ""
         return (
             f"Features: backbone of the encoder {quality.network}. Distances on them are Frechet "
-            "distances, not FID, and comparable under this encoder alone."
+            f"distances, not FID, and comparable under this encoder alone.{labelled}"
         )
     return (
         f"Features: the 2048 of {quality.network}, weights from the file {quality.inception.path}."

@@ -23,7 +23,12 @@ PANELS = {  # title -> metrics of one panel, in the order of dashes
     "likeness, cosine": ("own_cosine", "random_cosine"),
     "diversity, 1 − cosine": ("diversity_cosine",),
     "nearest training image is the own anchor, %": ("nearest_own_feature", "nearest_own_pixel"),
-    "near copies of training images": ("near_copies_feature", "near_copies_pixel"),
+    "near copies of training images": (
+        "near_copies_feature",
+        "near_copies_pixel",
+        "copies_of_others_feature",
+        "copies_of_others_pixel",
+    ),
     "label agreement, %": ("label_agreement", "anchor_accuracy"),
 }
 
@@ -75,9 +80,14 @@ def _rows(params: Params, frame: pd.DataFrame, option: str) -> Iterator[dict[str
 
 
 def _draw_panel(axes: Axes, shown: pd.DataFrame, metrics: tuple[str, ...]) -> None:
-    """Lines of one panel: a colour for each bank, dashes and markers for each metric."""
+    """Lines of one panel: colour and marker for each bank, dashes for each metric.
+
+    With one bank, all three are the metric's.
+    """
     lines = list(shown["line"].unique())
-    palette, values = style.colours(max(len(lines), 2)), sorted(shown["value"].unique())
+    several = len(lines) > 1
+    palette = style.colours(max(len(lines), len(metrics)))
+    values = sorted(shown["value"].unique())
     metrics = tuple(name for name in metrics if (shown["metric"] == name).any())
     for (line, metric), points in shown.groupby(["line", "metric"], sort=False):
         place = metrics.index(str(metric))
@@ -85,16 +95,16 @@ def _draw_panel(axes: Axes, shown: pd.DataFrame, metrics: tuple[str, ...]) -> No
         axes.plot(
             [values.index(value) for value in points["value"]],
             points["number"],
-            color=palette[lines.index(line)] if len(lines) > 1 else palette[place % 2],
+            color=palette[lines.index(line)] if several else palette[place % len(palette)],
             dashes=style.DASHES[place] or (1, 0),
-            marker=style.MARKERS[place],
+            marker=style.MARKERS[lines.index(line) % len(style.MARKERS) if several else place],
             markersize=5,
             linewidth=1.6,
-            label=f"{line}: {title}" if len(lines) > 1 else title,
+            label=f"{line}: {title}" if several else title,
         )
     axes.set_xticks(range(len(values)), [number(value) for value in values])
     axes.margins(y=0.15)
-    if len(shown["metric"].unique()) > 1 or len(lines) > 1:
+    if len(shown["metric"].unique()) > 1 or several:
         axes.legend(frameon=False, fontsize=7)
 
 
@@ -149,5 +159,8 @@ def draw_quality(params: Params, frame: pd.DataFrame, option: str) -> Drawing:
         f"{params.quality.anchors} anchors{counted}. Values are evenly spaced along the axis. "
         + " ".join([network_note(params), *label_notes(params)])
     )
-    alt = f"Line charts of the quality of banks by {option}. {_told(shown)}."
+    alt = (
+        f"Line charts of the quality of banks by {option}, seen by {params.quality.network}. "
+        f"{_told(shown)}."
+    )
     return Drawing(_draw(shown, option), COLUMNS, rows, caption, alt)

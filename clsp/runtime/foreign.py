@@ -29,6 +29,7 @@ from torch import Tensor
 from clsp.runtime.canonical import CHUNK, parse_json, read_json
 from clsp.runtime.checkpoint import load_tensors
 from clsp.runtime.errors import DataError
+from clsp.runtime.foreign_child import KINDS
 
 CHILD = Path(__file__).with_name("foreign_child.py")
 LARGEST = 8 << 30  # bytes of a file; encoders and denoisers have far less
@@ -38,6 +39,7 @@ MOST_ENTRIES = 65535
 SLACK = 1 << 30  # bytes of memory beyond twice the file
 PARALLEL = "module."
 NAMED = 4  # tensors that a message lists
+LONGEST = 300  # characters of a tensor's name, and of what the child says
 SECONDS = 120  # and one more for every 10 MB
 ZIP, PICKLE, GZIP = b"PK\x03\x04", b"\x80", b"\x1f\x8b"
 HINTS = {  # beginnings that people meet
@@ -195,7 +197,7 @@ def _convert(path: Path, copy: Path, room: Path, size: int) -> dict[str, object]
         )
     found = read_json(answer)
     if "refused" in found:
-        raise DataError(f"{path}: {found['refused']}")
+        raise DataError(f"{path}: {str(found['refused'])[:LONGEST]}")
     return found
 
 
@@ -203,8 +205,12 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     if not tensors:
         raise DataError(f"{path}: holds no tensor")
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise DataError(f'{path}: "{name}" holds NaN or infinity')
+        if len(name) > LONGEST or not (name.isascii() and name.isprintable()):
+            raise DataError(f"{path}: {name[:LONGEST]!a} is no name of a tensor")
+        if tensor.dtype not in KINDS:
+            raise DataError(f'{path}: "{name}" holds {tensor.dtype}, expected a common type')
+        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
+            raise DataError(f'{path}: "{name}" holds NaN, infinity or more than float32 can')
 
 
 @contextmanager
@@ -215,12 +221,14 @@ def _copied(path: Path) -> Iterator[tuple[Path, Path, str, int]]:
         yield room, room / "file", *_copy(path, room / "file")
 
 
-def _judge(path: Path, copy: Path, size: int) -> str:
+def _judge(path: Path, copy: Path, size: int, legacy: bool) -> str:
     """The container of a file by its first bytes, checked from outside."""
     with open(copy, "rb") as stream:
         start = stream.read(64)
     if start.startswith(ZIP):
         _check_zip(path, copy, size)
+        return "torch"
+    if legacy and start.startswith(PICKLE):
         return "torch"
     for beginning, hint in HINTS.items():
         if start.lstrip().startswith(beginning) and start[8:9] != b"{":
@@ -231,12 +239,13 @@ def _judge(path: Path, copy: Path, size: int) -> str:
     raise DataError(f"{path}: begins with {start[:8]!r} ({size} bytes); {EXPECTED}")
 
 
-def load_foreign(path: Path, sha256: str | None = None) -> Foreign:
+def load_foreign(path: Path, sha256: str | None = None, legacy: bool = False) -> Foreign:
     """Read the tensors of a foreign file.
 
     Args:
         path: The file; a link is followed, and where it led is part of the result.
         sha256: What its bytes must hash to; None: whatever they do.
+        legacy: Whether the child may also read what torch.save wrote before version 1.6.
 
     Raises:
         DataError: Naming the file, what was found and what was expected. Nothing of a file with
@@ -245,7 +254,7 @@ def load_foreign(path: Path, sha256: str | None = None) -> Foreign:
     with _copied(path) as (room, copy, found, size):
         if sha256 is not None and found != sha256:
             raise DataError(f"{path}: sha256 {found} ({size} bytes), expected {sha256}")
-        container = _judge(path, copy, size)
+        container = _judge(path, copy, size, legacy)
         told: dict[str, object] = {}
         if container == "torch":
             told, copy = _convert(path, copy, room, size), room / "tensors.safetensors"

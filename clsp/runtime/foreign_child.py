@@ -1,14 +1,15 @@
 """Turns a zip file of torch.save into safetensors, alone in a process of its own.
 
-Run by clsp.runtime.foreign as `python -I foreign_child.py FILE TENSORS ANSWER MEMORY`; nothing
-imports it. Its parent has looked at the file's outer shape and has set limits on time and on what
-may be written. It answers with JSON: what it found, or why it refuses.
+Run by clsp.runtime.foreign as `python -I foreign_child.py FILE TENSORS ANSWER MEMORY`. Its parent
+has looked at the file's outer shape and has set limits on time and on what may be written. It
+answers with JSON: what it found, or why it refuses.
 """
 
 import json
 import re
 import resource
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 NESTED = ("state_dict", "model")  # keys under which a state dict may lie
-KINDS = (
+KINDS = (  # of numbers; the parent asks the same of safetensors
     torch.float64,
     torch.float32,
     torch.float16,
@@ -84,7 +85,8 @@ def _check(name: Any, value: Any) -> int:
 
 def convert(source: Path, target: Path) -> dict[str, Any]:
     """Read the file and write its tensors; returns what is to be known of it."""
-    loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+    mapped = zipfile.is_zipfile(source)  # what torch.save wrote before 1.6 cannot be
+    loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     tensors, nested, beside = _state_dict(loaded)
     if not tensors:
         raise Refused("holds no tensor")
@@ -92,7 +94,9 @@ def convert(source: Path, target: Path) -> dict[str, Any]:
     if claimed > held:
         raise Refused(f"claims tensors of {claimed} bytes, but the file has {held}")
     # A copy each: tensors that share memory in the file do not in safetensors.
-    packed = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    packed = {
+        name: value.detach().resolve_neg().clone().contiguous() for name, value in tensors.items()
+    }
     save_file(packed, target)
     return {"nested": nested, "beside": beside[:100]}
 

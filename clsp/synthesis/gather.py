@@ -62,6 +62,7 @@ def open_shards(spec: BankSpec, shards: list[Artefact], prepared: Prepared) -> l
         _refuse(shard, "stage", shard.stage, "generate-shard")
         _refuse(shard, "spec", shard.spec, spec.canonical())
         _refuse(shard, "dataset", facts["dataset"], identity(prepared))
+        _refuse(shard, "number of candidates", facts["candidates"], spec.candidates)
         for key in ("denoiser", "sampler", "label_conditioned"):
             _refuse(shard, key, facts[key], first[key])
     names = [shard.predicate["externalParameters"]["arguments"]["shard"] for shard in shards]

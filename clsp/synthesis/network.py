@@ -48,8 +48,8 @@ class Network:
         key = (function, *sorted(settings.items()))
         if key not in self._passes:
             self._passes[key] = self._ready(function, settings)
-        enabled = {"dtype": torch.bfloat16, "enabled": self._bf16}
-        with torch.no_grad(), torch.autocast(self._device.type, **enabled):
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
+        with torch.no_grad(), autocast:
             epsilon = self._passes[key](*tensors)
         # A CUDA graph writes every result to the same place, and solvers keep earlier ones.
         return epsilon.to(torch.float32, copy=self._compile)

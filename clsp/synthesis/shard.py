@@ -159,7 +159,7 @@ def generate_shard(
     anchors = prepared.split("train").images
     start, stop = anchors_of(shard, len(anchors))
     belonging = identity(prepared)
-    key = sha256_json([spec.canonical(), shard, loaded.sha256, belonging])
+    key = sha256_json([spec.canonical(), shard, loaded.sha256, belonging, device.type])
     total = (stop - start) * spec.candidates
     shape = (stop - start, spec.candidates, *anchors.shape[1:])
     stream, done = open_stream(scratch, key, shape)

@@ -63,7 +63,7 @@ def open_stream(folder: Path, key: str, shape: tuple[int, ...]) -> tuple[Stream,
                 if images.shape != shape or not 0 <= done <= shape[0] * shape[1]:
                     raise ValueError(f"{done} images of an array {images.shape}, not {shape}")
                 return Stream(folder, key, images), done
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, EOFError) as error:
             raise DataError(
                 f"{folder}: damaged resume state ({error}); delete this folder to begin anew"
             ) from error

@@ -50,6 +50,21 @@ def test_outputs_are_theirs_with_and_without_an_anchor(shape):
     assert relative(mixed, expected) < 1e-5
 
 
+def test_a_table_that_was_averaged_with_the_weights_is_taken():
+    """The authors' EMA covers the frozen table too; rounding takes it off by up to 2e-4."""
+    theirs = their_unet(1000, 32, (1, 2), (1,), 1)
+    table = theirs.state_dict()[TABLE]
+    first = table.clone()
+    for _ in range(3000):  # by then it moves no more
+        table.copy_(table * 0.9999 + first * (1 - 0.9999))
+    assert 1e-4 < (table - first).abs().max() < 2e-4
+    ours, _, _ = convert_unet(FILE, dict(theirs.state_dict()), size=8)
+    images, times = torch.randn(4, 3, 8, 8), torch.tensor([9, 333, 989, 999])
+    with torch.inference_mode():
+        found = ours(images, times, return_dict=False)[0]
+        assert relative(found, theirs(images, times)) < 1e-5
+
+
 @torch.inference_mode()
 def test_the_order_of_sines_and_cosines_matters(monkeypatch):
     theirs = their_unet()
@@ -99,6 +114,20 @@ BROKEN = {
     "first level is 64 wide and its first layer 32": lambda t: t.update(
         {BLOCK: torch.ones(64, 32, 3, 3)}
     ),
+}
+
+
+def wide(tensors, width=320_000):
+    """A small file that claims a network of terabytes."""
+    tensors[TABLE] = torch.zeros(1, width)
+    for name in tensors:
+        if name.endswith("block1.2.weight"):
+            tensors[name] = torch.zeros(width, 1, 1, 1)
+
+
+BROKEN |= {
+    r"\(32, 3, 3, 3\) instead of \(320000, 3, 3, 3\)": wide,
+    "has no rows, expected one per timestep": lambda t: t.update({TABLE: torch.zeros(0, 32)}),
 }
 
 

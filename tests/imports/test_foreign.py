@@ -168,7 +168,31 @@ def test_tensors_that_share_memory_come_out_as_they_are(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_tensors_that_are_not_finite_are_refused(tmp_path, value):
     save_safe({"a": torch.tensor([1.0, value], dtype=torch.float16)}, tmp_path / "bad")
-    refused(tmp_path / "bad", '"a" holds NaN or infinity')
+    refused(tmp_path / "bad", '"a" holds NaN, infinity or more')
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "complex64", "uint16"])
+def test_odd_kinds_of_numbers_in_safetensors_are_refused(tmp_path, kind):
+    save_safe({"a": torch.zeros(2).to(getattr(torch, kind))}, tmp_path / "odd")
+    refused(tmp_path / "odd", f'"a" holds torch.{kind}, expected a common type')
+
+
+def test_numbers_too_large_for_float32_are_refused(tmp_path):
+    save_safe({"a": torch.tensor([1e300], dtype=torch.float64)}, tmp_path / "large")
+    refused(tmp_path / "large", "more than float32 can")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "ä", "a" * 301])
+def test_names_that_no_network_has_are_refused(tmp_path, name):
+    """They would reach a terminal in messages."""
+    save_safe({name: torch.zeros(1)}, tmp_path / "named")
+    refused(tmp_path / "named", "is no name of a tensor")
+
+
+def test_a_lazy_sign_is_carried_out(tmp_path):
+    torch.save({"a": torch._neg_view(torch.ones(3))}, tmp_path / "neg.pt")
+    convert(tmp_path / "neg.pt", tmp_path / "out.safetensors")
+    same(load_foreign(tmp_path / "out.safetensors").tensors, {"a": -torch.ones(3)})
 
 
 def test_a_child_that_dies_or_hangs_is_an_error(whole, monkeypatch, tmp_path):

@@ -157,6 +157,16 @@ CONFIGS = {
     },
     "describes no network": {"block_out_channels": [32]},
     r"lacks down_blocks.0.resnets.1": {"layers_per_block": 2},
+    "layers_per_block is 1000000000, expected a number up to 64": {"layers_per_block": 10**9},
+    "layers_per_block is True": {"layers_per_block": True},
+    "down_block_types is no list": {"down_block_types": None},
+    "block_out_channels is no list": {"block_out_channels": []},
+    "block_out_channels has 1000000,": {"block_out_channels": [32, 10**6]},
+    "norm_eps is 'x', expected a number": {"norm_eps": "x"},
+    "freq_shift is None": {"freq_shift": None},
+    "downsample_padding is True, expected 0 or 1": {"downsample_padding": True},
+    r"downsample_type is \[\]": {"downsample_type": []},
+    "flip_sin_to_cos is 1, expected true or false": {"flip_sin_to_cos": 1},
 }
 
 
@@ -166,6 +176,27 @@ def test_networks_that_would_be_run_otherwise_are_refused(tmp_path, imported, me
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | CONFIGS[message]))
     with pytest.raises(DataError, match=message):
+        imported(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 100_000, "not valid JSON"), (" " * (1 << 20) + "{}", "larger than the 1048576 bytes")],
+)
+def test_configurations_that_are_no_such_file_are_refused(tmp_path, imported, text, message):
+    folder = save_folder(tmp_path / "folder", foreign_unet())
+    (folder / "config.json").write_text(text)
+    with pytest.raises(DataError, match=rf"config\.json: {message}"):
+        imported(folder)
+
+
+def test_an_attention_layer_by_two_names_is_refused(tmp_path, imported):
+    folder = save_folder(tmp_path / "folder", foreign_unet())
+    path = folder / "diffusion_pytorch_model.safetensors"
+    tensors, _ = load_tensors(path)
+    name = "mid_block.attentions.0.to_q.weight"
+    save_safe({**tensors, name.replace("to_q", "query"): 2 * tensors[name]}, path)
+    with pytest.raises(DataError, match=rf"has {name} twice"):
         imported(folder)
 
 

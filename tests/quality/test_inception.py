@@ -1,6 +1,7 @@
 """FID's network comes from a local file or not at all, and no other network is called FID."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,37 @@ def test_features_are_those_of_the_package(network, weights: Path) -> None:
         (expected,) = network(torch.from_numpy(images).permute(0, 3, 1, 2))
     np.testing.assert_array_equal(source.describe(images), expected.numpy())
     assert (source.sha256, source.reference, source.width(images)) == (digest, False, 2048)
+
+
+def test_the_format_in_which_the_weights_were_published_is_read_without_unpickling(
+    network: torch.nn.Module, tmp_path: Path
+) -> None:
+    path = tmp_path / "inception.pth"
+    torch.save(dict(network.state_dict()), path, _use_new_zipfile_serialization=False)
+    source = InceptionSource(path, None, CPU)
+    assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    images = np.full((1, 8, 8, 3), 128, np.uint8)
+    with torch.no_grad():
+        (expected,) = network(torch.from_numpy(images).permute(0, 3, 1, 2))
+    np.testing.assert_array_equal(source.describe(images), expected.numpy())
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+def test_a_hostile_file_in_that_format_runs_nothing(tmp_path: Path) -> None:
+    path, made = tmp_path / "inception.pth", tmp_path / "made"
+    torch.save({"a": Hostile(made)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(DataError, match=r"inception\.pth"):
+        InceptionSource(path, None, CPU)
+    assert not made.exists()
 
 
 def test_a_missing_file_is_an_error_and_no_other_network(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoding import as_encoded
 from measuring import PROBE, RUN, Result, draw_candidates, quality_spec
 
 from clsp.config.quality import metrics_of
 from clsp.data.bank import other_anchors
+from clsp.data.encoded import EncodedImages
 from clsp.data.prepared import open_prepared
 from clsp.evaluate import closest
 from clsp.evaluate.linear import linear_logits, train_linear
@@ -119,6 +121,7 @@ def test_every_number_by_plain_loops(k, measured, tmp_path, images, candidates) 
                         f"nearest_own_{space}": 100 * (found == row),
                         f"ratio_{space}": distance / gap,
                         f"copies_{space}": distance < 0.5 * gap,
+                        f"others_{space}": distance < 0.5 * gap and found != row,
                     }
                 )
     numbers = measured.numbers(k)
@@ -126,7 +129,8 @@ def test_every_number_by_plain_loops(k, measured, tmp_path, images, candidates) 
         ratio = np.median(sums.pop(f"ratio_{space}"))
         assert numbers[f"distance_ratio_{space}"] == pytest.approx(ratio, abs=1e-5)
         assert numbers[f"near_copies_{space}"] == sum(sums.pop(f"copies_{space}"))
-    assert numbers["near_copies_pixel"] >= 1  # the exact copy
+        assert numbers[f"copies_of_others_{space}"] == sum(sums.pop(f"others_{space}"))
+    assert numbers["near_copies_pixel"] >= numbers["copies_of_others_pixel"] >= 1  # the exact copy
     for name, values in sums.items():
         assert numbers[name] == pytest.approx(np.mean(values), abs=1e-5), name
     first = drawn[:, :k].reshape(M * k, -1)
@@ -185,6 +189,7 @@ def test_training_images_as_candidates_are_all_near_copies(
     found = measure(spec, make_bank(dataset, images[:, None].copy()), dataset, [make_run()])
     numbers = found.numbers(1)
     assert numbers["near_copies_pixel"] == numbers["near_copies_feature"] == N
+    assert numbers["copies_of_others_pixel"] == numbers["copies_of_others_feature"] == 0
     assert numbers["nearest_own_pixel"] == numbers["nearest_own_feature"] == 100
     assert numbers["own_mse"] == numbers["distance_ratio_pixel"] == 0
     assert numbers["frechet_distance"] == pytest.approx(0, abs=1e-5)
@@ -195,8 +200,53 @@ def test_a_duplicate_among_training_images_is_no_yardstick() -> None:
     from clsp.evaluate.quality_numbers import _memorised
 
     distance, neighbour = np.array([0.0, 1.0, 3.0]), np.array([0.0, 0.0, 6.0])
-    assert _memorised(distance, neighbour, 0.4) == (0.5, 1)
-    assert _memorised(distance, np.zeros(3), 0.4) == (None, 1)
+    for beside, expected in ((neighbour, 0.5), (np.zeros(3), None)):
+        ratio, copies = _memorised(distance, beside, 0.4)
+        assert ratio == expected and copies.tolist() == [True, False, False]
+
+
+def test_equal_features_are_no_yardstick_whatever_their_rounding() -> None:
+    from clsp.evaluate.quality_numbers import _apart
+
+    almost = np.array([1.0, 1 - 2e-16, 1 - 1e-12, 0.5, -1.0])
+    assert _apart(almost).tolist() == [0.0, 0.0, 0.0, 1.0, 2.0]
+
+
+def test_encoded_images_give_the_same_numbers_and_are_decoded_once(
+    dataset, make_run, make_bank, measure, candidates, tmp_path, monkeypatch
+) -> None:
+    run, bank = make_run(), make_bank(dataset, candidates)
+    usual = measure(quality_spec(), bank, dataset, [run])
+    twin, seen = as_encoded(dataset, tmp_path / "encoded"), []
+    read = EncodedImages.__getitem__
+    monkeypatch.setattr(
+        EncodedImages,
+        "__getitem__",
+        lambda self, key: seen.append(found := read(self, key)) or found,
+    )
+    found = measure(quality_spec(), bank, twin, [run])
+    assert found.document == usual.document
+    assert all((found.arrays[name] == usual.arrays[name]).all() for name in usual.arrays)
+    assert sum(map(len, seen)) == N
+
+
+def test_no_room_for_decoded_images(dataset, make_run, make_bank, measure, tmp_path, monkeypatch):
+    twin = as_encoded(dataset, tmp_path / "encoded")
+
+    def refuse(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", refuse)
+    with pytest.raises(DataError, match=f"no room for {N * 8 * 8 * 3} bytes beside it"):
+        measure(quality_spec(), make_bank(dataset), twin, [make_run()])
+
+
+def test_keys_that_stay_on_the_device_are_bounded() -> None:
+    cpu = torch.device("cpu")
+    for width in (512, 3072, 128 * 128 * 3, 1 << 30):
+        keys = closest.Rows(np.empty((1, width), np.uint8), np.zeros(200_000, np.int64))
+        held = closest.held_of(keys, cpu)
+        assert 1 <= held <= closest.MOST_HELD and held * width <= max(closest.HELD["cpu"], width)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

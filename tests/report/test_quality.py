@@ -8,9 +8,11 @@ import pytest
 from results_tree import MEASURED, REPO, TreeBuilder, tiny_params
 from tree_quality import FIGURES, LOOKED
 
-from clsp.report import style
+from clsp.report import quality_figure, style
 from clsp.report.collect import build_frame, build_metrics, frame_csv
 from clsp.report.figure import Drawing
+from clsp.report.figures import interpolation_grid
+from clsp.report.quality import sharing_notes
 from clsp.report.records import Records
 from clsp.report.table import notes_of, read_frame, render
 from clsp.runtime import registry
@@ -114,6 +116,37 @@ def test_the_grid_of_images(built: TreeBuilder, text: str) -> None:
     assert "w = 0.1, 0.5" in drawing.caption and "no label is used" in drawing.caption
 
 
+def test_what_shared_anchor_noise_changes_is_said() -> None:
+    vary = {"share_anchor_noise": [False, True]}
+    params = tiny_params(**{**MEASURED, "quality": {**MEASURED["quality"], "vary": vary}})
+    shared = "digits.mix.share_anchor_noise_true"
+    rows = [("digits.mix", "own_cosine", 0.5), (shared, "own_cosine", 0.25),
+            ("digits.mix", "diversity_mse", 0.1), (shared, "diversity_mse", None)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["run", "metric", "value"])
+    assert sharing_notes(params, frame) == [
+        f"Shared anchor noise, digits.mix → {shared}: cosine, own anchor 0.5 → 0.25."
+    ]
+    assert sharing_notes(tiny_params(**MEASURED), frame) == []
+
+
+def test_lines_of_two_banks_differ_in_more_than_colour(built: TreeBuilder, text: str) -> None:
+    rows = draw("quality_candidates", built, text).rows
+    twice = pd.DataFrame([*rows, *({**row, "line": "other"} for row in rows)])
+    for lines in (pd.DataFrame(rows), twice):
+        for axes in quality_figure._draw(lines, "candidates").axes:
+            looks = [(line.get_marker(), line.get_linestyle(), str(line._dash_pattern)) for line in
+                     axes.get_lines()]  # fmt: skip
+            assert len(set(looks)) == len(looks)
+
+
+def test_the_grid_of_an_unlabelled_dataset(
+    built: TreeBuilder, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interpolation_grid, "chosen_rows", lambda labels: [])
+    rows = draw("interpolation_grid", built, text).rows
+    assert len({row["anchor"] for row in rows}) == interpolation_grid.UNLABELLED
+
+
 @pytest.mark.parametrize("name", FIGURES[:3])
 def test_figures_say_why_they_are_empty(name: str, built: TreeBuilder, text: str) -> None:
     assert "measures no bank" in draw(name, built, text, quality=None).caption
@@ -126,7 +159,7 @@ def test_figures_say_why_they_are_empty(name: str, built: TreeBuilder, text: str
 def test_metrics_for_dvc_and_the_page(built: TreeBuilder) -> None:
     metrics = build_metrics(build_frame(built.params, built.results))
     truth = numbers(built, "digits.mix", 1)
-    assert metrics["banks"]["digits.mix"]["k=1"] == pytest.approx(truth)
+    assert metrics["banks"]["digits.mix"][LOOKED]["k=1"] == pytest.approx(truth)
     assert "digits.mix" not in metrics["runs"]
     page = (built.reports / "report.html").read_text()
     assert 'href="#bank-digits-mix-w0-5"' in page and 'id="bank-digits-mix-w0-5"' in page

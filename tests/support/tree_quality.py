@@ -60,7 +60,7 @@ class Case:
         self.spec, self.bank, self.training = spec, bank, training
         self.rows = [i * count // spec.anchors for i in range(spec.anchors)]
         self.others = [(row + 5) % count for row in self.rows]
-        self.seen = stream("seen", spec.bank).normal(size=(count, WIDTH))
+        self.seen = stream("seen", spec.dataset).normal(size=(count, WIDTH))
         self.drawn = stream("drawn", spec.bank).normal(size=(spec.anchors, CANDIDATES, WIDTH))
         self.labels = np.arange(count) % CLASSES
         self.guess = stream("guess", spec.bank).integers(0, CLASSES, (spec.anchors, CANDIDATES))
@@ -154,6 +154,10 @@ class Case:
             middle = ratios[(len(ratios) - 1) // 2], ratios[len(ratios) // 2]
             found[f"distance_ratio_{space}"] = sum(middle) / 2
             found[f"near_copies_{space}"] = sum(ratio < self.spec.near_copy for ratio in ratios)
+            found[f"copies_of_others_{space}"] = sum(
+                bool(math.sqrt(x / y) < self.spec.near_copy and row != mine)
+                for x, y, row, mine in zip(near, own, a[f"nearest_{space}"], rows, strict=True)
+            )
             found[f"nearest_own_{space}"] = 100 * _mean(a[f"nearest_{space}"] == rows)
         return found
 
@@ -247,6 +251,35 @@ def near_copy_hidden(tree: Tree) -> None:
 
     def change(arrays: dict[str, np.ndarray]) -> None:
         arrays["nearest_pixel"][0, 0] = (arrays["nearest_pixel"][0, 0] + 1) % TRAIN
+
+    _edit(tree, change)
+
+
+@fault("A22", "A45", within="measured")
+def likeness_of_one_candidate_edited(tree: Tree) -> None:
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        arrays["own_squares"][1, 1] -= 1
+
+    _edit(tree, change)
+
+
+@fault("A22", "A45", within="measured")
+def neighbour_moved_away(tree: Tree) -> None:
+    """Own cosines above those of the nearest image."""
+
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        arrays["nearest_cosine"][:] = arrays["random_cosine"] - 0.1
+
+    _edit(tree, change)
+
+
+@fault("A22", "A45", within="measured")
+def other_training_features(tree: Tree) -> None:
+    """Means and covariances that bring the distance near to zero, in one bank alone."""
+
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        for part in ("mean", "covariance"):
+            arrays[f"{part}.training"] = arrays[f"{part}.k{CANDIDATES}"]
 
     _edit(tree, change)
 

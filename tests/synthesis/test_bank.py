@@ -181,6 +181,24 @@ def test_shards_of_another_denoiser_are_refused(factory):
         factory.gather(spec, [shards[0], forged, shards[2]])
 
 
+def test_shards_of_other_candidates_are_refused(factory):
+    """One candidate more or less in every shard, whatever their manifests say."""
+    spec, shards = shards_of(factory)
+    forged = []
+    for shard in shards:
+        path = shard.folder / next(iter(shard.subjects))
+        np.save(path, np.load(path)[:, :1])
+        facts = {**shard.predicate["facts"], "candidates": 1}
+        name = shard.predicate["externalParameters"]["arguments"]["shard"]
+        forged.append(
+            write_artefact(
+                shard.folder, "generate-shard", spec.canonical(), [path.name], facts, shard=name
+            )
+        )
+    with pytest.raises(DataError, match="its number of candidates is 1, expected 2"):
+        factory.gather(spec, forged)
+
+
 def test_shards_of_another_dataset_are_refused(factory, tmp_path):
     spec, shards = shards_of(factory)
     factory.dataset = write_dataset(tmp_path / "other", seed=1)

@@ -1,8 +1,9 @@
 """The denoiser as generators run it: precision, layout and compilation leave the rest alone."""
 
+import numpy as np
 import pytest
 import torch
-from diffusing import bank_spec, request_of, write_denoiser
+from diffusing import Factory, bank_spec, request_of, write_denoiser
 
 from clsp.models.denoiser import load_denoiser
 from clsp.runtime.checkpoint import tensors_sha256
@@ -61,6 +62,20 @@ def test_a_pass_is_prepared_once_for_all_steps_and_batches(denoiser, monkeypatch
             Network(denoiser, bank_spec().settings()), request, bank_spec().settings()
         ),
     )
+
+
+@pytest.mark.slow
+def test_a_compiled_shard_has_the_same_images_and_is_compiled_once(tmp_path):
+    """The compiler itself, on the CPU: one graph for all steps and batches, also the last."""
+    factory = Factory(tmp_path, anchors=5)  # 10 images in batches of 4, the last filled up
+    settings = {"share_anchor_noise": True, "batch_size": 4}
+    expected = factory.images(bank_spec(**settings), 1, "plain")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    found = factory.images(bank_spec(compile=True, **settings), 1, "compiled")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    gap = np.abs(found.astype(int) - expected.astype(int))
+    assert gap.max() <= 1 and (gap > 0).mean() <= 0.001
 
 
 def test_results_of_compiled_passes_are_copies(denoiser, monkeypatch):

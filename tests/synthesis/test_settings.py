@@ -17,6 +17,7 @@ def params_of(bank=None, denoiser=None, dataset=None, labels="marked"):
     """The demo with some keys changed; None takes a key away."""
     data = read_yaml(PARAMS)
     data["comparison"]["labels"] = labels
+    data |= {"quality": None, "tables": ["main"], "figures": []}  # banks alone are looked at
     for entry, changed in (
         (data["banks"]["digits.mix"], bank),
         (data["denoisers"]["digits"], denoiser),

@@ -86,6 +86,13 @@ def test_array_cut_short_is_refused(tmp_path):
         open_stream(tmp_path, "k", SHAPE)
 
 
+def test_array_without_a_byte_is_refused(tmp_path):
+    open_stream(tmp_path, "k", SHAPE)[0].append(0, batch(1, 2).numpy())
+    os.truncate(tmp_path / "images.npy", 0)
+    with pytest.raises(DataError, match="damaged resume state"):
+        open_stream(tmp_path, "k", SHAPE)
+
+
 def test_writing_overlaps_with_drawing_and_at_most_one_batch_is_in_flight(tmp_path):
     stream, _ = open_stream(tmp_path, "k", SHAPE)
     counted: list[int] = []

@@ -40,7 +40,7 @@ def with_imports(params):
     params["datasets"]["digits"]["limit"] = 120
     params["evaluation"]["knn"].update(k=5, best_of=[])
     params["evaluation"]["transfer"] = None
-    params.update(tables=["main"], figures=[], shards=1, tracking=False)
+    params.update(tables=["main"], figures=[], quality=None, shards=1, tracking=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,15 @@
 """Quality figures follow from what was stored of each candidate, and that from bank and dataset.
 
 Every number is computed again with numpy alone, the Frechet distance from means and covariances.
-Pixels of some anchors are compared again, and all training images searched for the nearest.
-Features are not stored: cosines are taken as they are. FID is the name of Inception alone.
+Pixels of candidates are compared again with all that was stored of them, and for some anchors all
+training images are searched for the nearest. Which anchors these are follows from the file itself,
+so that nobody can edit around them. Features are not stored: cosines must only fit each other, and
+means and covariances of training images must be the same for every bank. FID is Inception's alone.
 """
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ import numpy as np
 
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.quality import Arrays, load_measured, recompute_numbers, size_of_moments
+from clsp.audit.quality_pixels import Problem, compare, compared, searched
 from clsp.audit.suite import Suite
 from clsp.config.measured import measured_banks, quality_spec
 from clsp.config.plan import bank_job, encoder_job, prepare_job, quality_job
 from clsp.config.quality import INCEPTION, PROTOCOL, QualitySpec
-from clsp.data.prepared import Images, open_prepared, window
+from clsp.data.prepared import open_prepared, window
 from clsp.report.cells import read_cells
 from clsp.report.quality import variant_of
 from clsp.runtime.canonical import read_json
@@ -28,14 +32,16 @@ from clsp.runtime.manifest import Artefact
 ID = "A45"
 SEVERITY = BLOCKING
 TOLERANCE = 1e-9  # of a number, relative and absolute
-DISTANCE = 1e-4  # of a Frechet distance, on the scale of its covariances: roots of rounded zeros
+DISTANCE = 1e-6  # of a Frechet distance, on the scale of its covariances: roots of rounded zeros
 PRINTED = 1e-6  # a table holds six digits
-SPOTS = 3  # anchors whose pixels are compared again
+SPOTS = 3  # anchors for whose candidates all training images are searched again
+COMPARED = 1024  # anchors whose candidates are compared again with the images on record
+FITTING = 1e-6  # of a cosine: the nearest is found in float32
+ALIKE = 1e-3  # of a covariance, relative: devices differ
+REFERENCE = "6726825d"  # how the sha256 of the published Inception weights begins
 FIGURES = ("quality_interpolation", "quality_candidates", "quality_steps")
-BLOCK = 1 << 24  # values of training images held at a time
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, ClspError)
 
-Problem = tuple[str, str]  # expected, found
 Truth = dict[tuple[str, int], dict[str, float]]  # of bank and k
 
 
@@ -79,77 +85,66 @@ def _numbers(
                     yield k, name, (f"{name} = {right}", f"{values.get(name)} in {where}")
 
 
-def _squares(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    gap = np.asarray(one).astype(np.int64) - np.asarray(other).astype(np.int64)
-    return (gap**2).sum(axis=(-3, -2, -1))
+def _cosines(found: Arrays) -> Iterator[Problem]:
+    """Cosines on record that cannot all be true."""
+    near, own = found["nearest_cosine"], found["own_cosine"]
+    for name in ("own", "random", "nearest", "neighbour", "pair"):
+        if (np.abs(found[f"{name}_cosine"]) > 1 + FITTING).any():
+            yield f"{name}_cosine within -1 and 1", "others"
+    if (np.maximum(own, found["random_cosine"]) > near + FITTING).any():
+        yield "no training image with a higher cosine than nearest_cosine", "one"
+    mine = found["nearest_feature"] == found["rows"].reshape(-1, 1)
+    if (np.abs(near - own)[mine] > FITTING).any():
+        yield "nearest_cosine = own_cosine where the anchor is nearest", "others"
+    rows, first, place = np.unique(found["nearest_feature"], return_index=True, return_inverse=True)
+    beside = found["neighbour_cosine"].reshape(-1)
+    if (np.abs(beside - beside[first][place.reshape(-1)]) > FITTING).any():
+        yield f"one neighbour_cosine for each of {len(rows)} images", "several"
 
 
-def _search(images: np.ndarray, training: Images) -> np.ndarray:
-    """Sums of squared differences of some images (n, H, W, 3) from all training images, (n, N)."""
-    flat = images.reshape(len(images), -1).astype(np.float64)
-    step, parts = max(1, BLOCK // flat.shape[1]), []
-    for start in range(0, len(training), step):
-        block = np.asarray(training[start : start + step])
-        rows = block.reshape(len(block), -1).astype(np.float64)
-        parts.append((flat**2).sum(1)[:, None] + (rows**2).sum(1) - 2 * flat @ rows.T)
-    return np.concatenate(parts, axis=1)
-
-
-def _compare(what: str, found: np.ndarray, expected: np.ndarray) -> Problem | None:
-    if np.array_equal(found, expected):
-        return None
-    place = tuple(np.argwhere(found != expected)[0])
-    return f"{what} {place}: {expected[place]}", f"{found[place]}"
-
-
-def _spots(found: Arrays, bank: np.ndarray, training: Images, k: int) -> Problem | None:
-    """Pixels of some anchors against all that was stored of them."""
-    count = len(found["rows"])
-    chosen = np.unique(np.linspace(0, count - 1, min(SPOTS, count)).round().astype(np.int64))
-    for place in chosen:
-        row, other = int(found["rows"][place]), int(found["others"][place])
-        drawn = np.asarray(bank[row, :k])
-        anchor, random = (np.asarray(training[each : each + 1]) for each in (row, other))
-        distances = _search(drawn, training)  # (k, N)
-        nearest = distances.argmin(axis=1)
-        around = np.concatenate([np.asarray(training[n : n + 1]) for n in nearest.tolist()])
-        beside = _search(around, training)
-        beside[np.arange(k), nearest] = np.inf
-        pairs = [_squares(drawn[i], drawn[j]) for j in range(k) for i in range(j)]
-        for name, expected in (
-            ("own_squares", _squares(drawn, anchor)),
-            ("random_squares", _squares(drawn, random)),
-            ("pair_squares", np.array(pairs, np.int64)),
-            ("nearest_pixel", nearest),
-            ("nearest_squares", distances.min(axis=1)),
-            ("neighbour_squares", beside.min(axis=1)),
-        ):
-            if problem := _compare(f"{name} of anchor {row}", found[name][place], expected):
-                return problem
-    return None
+def _training(suite: Suite, found: dict[str, Arrays]) -> Iterator[tuple[str, Problem]]:
+    """Banks of one dataset whose training images have other features than those of the first."""
+    firsts: dict[str, str] = {}
+    for bank, arrays in found.items():
+        first = firsts.setdefault(suite.params.banks[bank].dataset, bank)
+        for part in ("mean.training", "covariance.training"):
+            told, expected = arrays[part], found[first][part]
+            same = told.shape == expected.shape
+            if not same or np.abs(told - expected).max() > ALIKE * np.abs(expected).max():
+                yield bank, (f"{part} as in bank {first}", "another")
 
 
 def _sources(
-    suite: Suite, spec: QualitySpec, found: Arrays, bank: Artefact, data: Artefact
+    spec: QualitySpec, found: Arrays, digest: str, bank: Artefact, data: Artefact
 ) -> Problem | None:
-    """Anchors, labels and pixels are those of dataset and bank."""
+    """Anchors, labels and pixels are those of dataset and bank; digest is the file's own."""
     prepared = open_prepared(data)
     start, stop = prepared.card["splits"]["train"]
-    count, k = stop - start, max(spec.candidates)
+    count = stop - start
     rows = np.array([place * count // spec.anchors for place in range(spec.anchors)])
-    if problem := _compare("rows", found["rows"], rows):
+    if problem := compare("rows", found["rows"], rows):
         return problem
     others = found["others"]
     if (others < 0).any() or (others >= count).any() or (others == rows).any():
         return "another training image beside each anchor", f"{others[others == rows][:3]}"
     if "labels" in found:
         labels = np.asarray(prepared.labels[start:stop])[rows]
-        if problem := _compare("labels", found["labels"], labels):
+        if problem := compare("labels", found["labels"], labels):
             return problem
     images = np.load(bank.folder / "images.npy", mmap_mode="r", allow_pickle=False)
     if int(found["pixels"]) != int(np.prod(images.shape[2:])):
         return f"{int(np.prod(images.shape[2:]))} values of an image", f"{int(found['pixels'])}"
-    return _spots(found, images, window(prepared.images, start, stop), k)
+    for near in (found["nearest_pixel"], found["nearest_feature"]):
+        if (near < 0).any() or (near >= count).any():
+            return f"rows of {count} training images", "others among the nearest"
+    order = np.random.default_rng(int(digest[:16], 16)).permutation(spec.anchors)
+    training = window(prepared.images, start, stop)
+    problems = chain(
+        _cosines(found),
+        compared(found, images, training, order[:COMPARED]),
+        searched(found, images, training, order[:SPOTS]),
+    )
+    return next(filter(None, problems), None)
 
 
 def _network(suite: Suite, artefact: Artefact, spec: QualitySpec) -> Problem | None:
@@ -168,6 +163,10 @@ def _network(suite: Suite, artefact: Artefact, spec: QualitySpec) -> Problem | N
     for digest in digests:
         if digest is not None and network["weights_sha256"] != digest:
             return f"weights sha256 {digest}", f"{network['weights_sha256']}"
+    if spec.inception:
+        published = network["weights_sha256"].startswith(REFERENCE)
+        if network.get("reference_weights") is not published:
+            return f"published weights: {published}", f"{network.get('reference_weights')}"
     read = spec.label_agreement is not None
     if facts.get("labels_read_for_analysis") is not read:
         return f"labels read for analysis: {read}", f"{facts.get('labels_read_for_analysis')}"
@@ -182,7 +181,7 @@ def _finding(
     return Finding(ID, BLOCKING, str(artefact.manifest), *problem, message, bank, numbers)
 
 
-def _bank(suite: Suite, bank: str, truth: Truth) -> Iterator[Finding]:
+def _bank(suite: Suite, bank: str, truth: Truth, arrays: dict[str, Arrays]) -> Iterator[Finding]:
     job, spec = quality_job(suite.params, bank), quality_spec(suite.params, bank)
     drawn, prepared = bank_job(suite.params, bank), prepare_job(suite.params, spec.dataset)
     artefact, source, data = (
@@ -200,10 +199,13 @@ def _bank(suite: Suite, bank: str, truth: Truth) -> Iterator[Finding]:
             if _near(told, numbers[spec.distance], DISTANCE * size_of_moments(found, k)):
                 numbers[spec.distance] = told  # what tables print, to the last digit
             truth[bank, k] = numbers
+        arrays[bank] = found
         for k, name, problem in _numbers(artefact, spec, found, truth):
             number = Number(bank, name, PROTOCOL, variant_of(k)) if name else None
             yield _finding(suite, artefact, bank, problem, number)
-        problem = _network(suite, artefact, spec) or _sources(suite, spec, found, source, data)
+        problem = _network(suite, artefact, spec) or _sources(
+            spec, found, artefact.subjects[path.name]["digest"]["sha256"], source, data
+        )
     except UNREADABLE as error:
         problem = ("readable figures and what they follow from", f"{error!r}")
     if problem:
@@ -264,5 +266,12 @@ def _printed(suite: Suite, truth: Truth) -> Iterator[Finding]:
 def check(suite: Suite) -> list[Finding]:
     """Compute every quality figure again."""
     truth: Truth = {}
-    found = [f for bank in measured_banks(suite.params) for f in _bank(suite, bank, truth)]
+    arrays: dict[str, Arrays] = {}
+    banks = measured_banks(suite.params)
+    found = [f for bank in banks for f in _bank(suite, bank, truth, arrays)]
+    for bank, problem in _training(suite, arrays):
+        job = quality_job(suite.params, bank)
+        artefact = suite.records.current(job.stage, job.name, job.spec)
+        if artefact is not None:
+            found.append(_finding(suite, artefact, bank, problem))
     return [*found, *_printed(suite, truth)]

@@ -22,6 +22,7 @@ from clsp.report.records import Records
 TITLE = "Anchors and candidates by interpolation weight"
 OPTION = "interpolation_weight"
 CANDIDATES = 3  # of every anchor and weight
+UNLABELLED = 10  # anchors of a dataset that has no labels
 COLUMNS = (
     "bank",
     "dataset",
@@ -53,7 +54,9 @@ def _sheet(params: Params, records: Records, base: str) -> Sheet | None:
         return None
     prepared = open_prepared(source)
     train = prepared.split("train")
-    rows = chosen_rows(train.labels)
+    # Without any label: anchors spread evenly over the training images.
+    spread = np.arange(min(UNLABELLED, len(train.images))) * len(train.images) // UNLABELLED
+    rows = chosen_rows(train.labels) or np.unique(spread).tolist()
     found = {}
     for name in line_of(params, base, OPTION, banks_needed(params)):
         job = bank_job(params, name)
@@ -61,9 +64,10 @@ def _sheet(params: Params, records: Records, base: str) -> Sheet | None:
         weight = value_of(params.banks[name], OPTION)
         if made is not None and weight is not None:
             found[weight] = name, np.array(open_bank(made).images[rows, :CANDIDATES])
-    if len(found) < 2 or not rows:
+    if len(found) < 2:
         return None
-    classes = [prepared.classes[train.labels[row]] for row in rows]
+    labels = [int(train.labels[row]) for row in rows]
+    classes = [prepared.classes[label] if label >= 0 else "" for label in labels]
     anchors = np.stack([train.images[row] for row in rows])
     return Sheet(base, data.name, rows, classes, anchors, dict(sorted(found.items())))
 
