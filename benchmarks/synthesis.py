@@ -243,7 +243,7 @@ def training(arguments: argparse.Namespace, device: torch.device) -> list[dict[s
         settings["bf16, compiled"] = {"precision": "bf16", "compile": True}
     for name, changed in settings.items():
         mine = denoiser_spec(arguments.network, count, **changed)
-        layout = memory_layout(mine, device)
+        layout = memory_layout(device)
         state = begin(mine, SIZE, None, device, layout)
         state.unet.train()
         feed = Feed(Pixels(drawn, "noise", device), count, None, mine, Team())

@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -37,6 +38,15 @@ def log_steps(spec: DenoiserSpec) -> int:
 def dropout_key(spec: DenoiserSpec, step: int, rank: int) -> int:
     """Seed of dropout in one step of one process; process 0 has that of a single one."""
     return key_of(spec.seed, "dropout", step, *([rank] if rank else []))
+
+
+def repeatable_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Attention whose gradients are the same every time, as exact resume needs.
+
+    On a GPU torch's fused kernels sum gradients in any order, except in a deterministic mode that
+    refuses rather than warns. Maps are small here (16 x 16), so the plain products cost little.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cuda" else nullcontext()
 
 
 @dataclass
@@ -149,7 +159,8 @@ class Loop:
         self.training.unet.train()
         label, done = f"train denoiser {self.spec.dataset}", self.training.step
         shown = Progress(label, self.total, "step", done) if self.team.leads else nullcontext()
-        with stoppable(lambda: self.team.orphaned) as stop, shown as progress:
+        orphaned = None if self.team.parent is None else lambda: self.team.orphaned
+        with stoppable(orphaned) as stop, shown as progress, repeatable_attention(self.device):
             self._steps(progress, stop)
         if self.team.leads:
             self.training.refuse_broken(self.scratch, self.key)

@@ -23,6 +23,7 @@ from torch import Tensor
 from clsp.runtime import errors
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ClspError, DataError
+from clsp.runtime.files import write_atomic
 
 FAILURE = "failure-of-process-{rank}.json"
 
@@ -104,7 +105,7 @@ def _work(work: Callable[[Any, Team], Any], job: Any, folder: Path) -> Any:
     except (ClspError, OSError) as error:
         expected = error if isinstance(error, ClspError) else DataError(str(error))
         record = {"error": type(expected).__name__, "message": str(expected)}
-        (folder / FAILURE.format(rank=rank)).write_text(json.dumps(record), encoding="utf-8")
+        write_atomic(folder / FAILURE.format(rank=rank), json.dumps(record))
         sys.exit(expected.exit_code)
     except Exception:
         traceback.print_exc()

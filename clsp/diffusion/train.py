@@ -46,13 +46,13 @@ class Data:
         images: uint8 (N, H, W, 3).
         labels: Classes, int64 (N,), of a class-conditional denoiser; otherwise never opened.
         classes: How many there are, or None.
-        digests: Of what training depends on.
+        depends: What training depends on: digests, and which rows are for training.
     """
 
     images: Images
     labels: np.ndarray | None
     classes: int | None
-    digests: list[str]
+    depends: list[Any]
 
 
 def open_data(spec: DenoiserSpec, dataset: Artefact) -> Data:
@@ -85,15 +85,16 @@ def open_data(spec: DenoiserSpec, dataset: Artefact) -> Data:
             f"denoiser: batch_size {spec.batch_size} is larger than the {len(images)} training "
             f"images of dataset {spec.dataset}"
         )
-    digests = [card["images_sha256"]] + ([] if labels is None else [card["labels_sha256"]])
-    return Data(images, labels, classes, digests)
+    depends = [card["images_sha256"], card["splits"]["train"]]
+    depends += [] if labels is None else [card["labels_sha256"]]
+    return Data(images, labels, classes, depends)
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:
     """How images and weights lie in memory: channels last on GPUs.
 
-    On a CPU it gained nothing that could be measured. It changes rounding, and where dropout draws
-    in the order of memory, its draws.
+    On a CPU it is no faster: steps of networks at 8 and 32 pixels took 0 to 4 % longer. It changes
+    rounding, and where dropout draws in the order of memory, its draws.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
@@ -147,7 +148,7 @@ def work(job: Job, team: Team) -> Outcome | None:
     data = open_data(spec, job.dataset)
     layout = memory_layout(device)
     training = begin(spec, data.images.shape[1], data.classes, device, layout)
-    key = sha256_json([spec.canonical(), *data.digests])
+    key = sha256_json([spec.canonical(), *data.depends])
     length = training.restore(job.scratch, key, team.size)
     pixels = Pixels(data.images, spec.dataset, device)
     feed = Feed(pixels, len(data.images), data.labels, spec, team)

@@ -1,6 +1,7 @@
 """Windows of the step log, snapshots, precision, compilation, and their resume."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from training import WEIGHTS, run, written
 
 from clsp.audit.checks import a43_denoisers
+from clsp.data.prepared import open_images
 from clsp.diffusion import loop, snapshots, state, train
 from clsp.models.denoiser import build_denoiser
 from clsp.runtime.checkpoint import load_state, load_tensors
@@ -72,6 +74,14 @@ def test_the_audit_digests_weights_as_the_stage_does(plain):
     for name, place in a43_denoisers.FOLDERS.items():
         digest = a43_denoisers.tensors_digest(folder / place / WEIGHTS)
         assert digest == outcome.facts["tensors_sha256"][name]
+
+
+def test_the_audit_knows_when_averaged_and_raw_weights_may_be_equal(dataset, tmp_path):
+    spec = denoiser_spec(ema_decay=0.0)
+    facts, artefact = run(spec, dataset, tmp_path).facts, SimpleNamespace(folder=tmp_path)
+    assert facts["tensors_sha256"]["ema"] == facts["tensors_sha256"]["raw"]
+    assert a43_denoisers._weights(spec, 4, facts, artefact) is None
+    assert a43_denoisers._weights(denoiser_spec(), 4, facts, artefact)[1] == "the same tensors"
 
 
 def test_a_window_across_epochs_counts_with_its_share():
@@ -241,7 +251,8 @@ def test_the_layout_in_memory_changes_rounding_alone(dataset, tmp_path, monkeypa
 def _compiled(dataset, folder):
     """Train without and with `compile`; dropout draws otherwise when compiled."""
     for name, more in {"eager": {}, "compiled": {"compile": True}}.items():
-        run(denoiser_spec(dropout=0.0, **more), dataset, folder / name)
+        spec = denoiser_spec(dropout=0.0, channels=[8], attention=[False], **more)
+        run(spec, dataset, folder / name)
     assert _losses(folder / "compiled") == pytest.approx(_losses(folder / "eager"), rel=1e-4)
     files = [load_tensors(folder / name / "raw" / WEIGHTS)[0] for name in ("eager", "compiled")]
     assert files[0].keys() == files[1].keys()
@@ -264,6 +275,26 @@ def test_a_compiled_network_is_the_one_that_is_trained_and_saved(dataset, tmp_pa
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same(dataset, tmp_path):
     _compiled(dataset, tmp_path)
+
+
+def test_attention_on_a_gpu_is_torch_s_plain_one():
+    """The fused kernels' gradients differ from time to time, and a resume would not be exact."""
+    cuda = torch.backends.cuda
+    found = cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.cudnn_sdp_enabled
+    before = [each() for each in found]
+    with loop.repeatable_attention(torch.device("cuda")):
+        assert not any(each() for each in found) and cuda.math_sdp_enabled()
+    with loop.repeatable_attention(torch.device("cpu")):
+        assert [each() for each in found] == before
+
+
+def test_rows_for_training_belong_to_the_state(dataset):
+    """A state is of the rows it saw: another split of the same pixels is other data."""
+    spec, (images, card) = denoiser_spec(), open_images(dataset)
+    whole = train.open_data(spec, dataset)
+    assert whole.depends == [card["images_sha256"], [0, 9]] and len(images) == 12
+    classes = train.open_data(denoiser_spec(label_drop=0.1), dataset)
+    assert classes.depends == [*whole.depends, card["labels_sha256"]]
 
 
 def test_states_take_a_small_share_of_the_time(monkeypatch, dataset, tmp_path):

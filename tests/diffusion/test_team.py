@@ -9,9 +9,9 @@ import torch
 from diffusing import denoiser_spec, write_dataset
 from training import WEIGHTS, dying_work, run, stopped_work, written
 
-from clsp.diffusion import loop, team, train
+from clsp.diffusion import loop, state, team, train
 from clsp.runtime import device
-from clsp.runtime.checkpoint import load_state, load_tensors
+from clsp.runtime.checkpoint import load_state, load_tensors, tensors_sha256
 from clsp.runtime.errors import ClspError, ConfigError, DataError, DivergedError
 from clsp.runtime.history import read_history
 
@@ -19,6 +19,7 @@ SPEC = denoiser_spec(
     dropout=0.0, epochs=6, log_every=5, learning_rate=1e-3, label_drop=0.2,
     snapshots={"every": 2, "kept": 1, "images": 4, "steps": 2},
 )  # fmt: skip
+PROGRESS = ("snapshots", "history.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,11 @@ def test_dropout_differs_between_processes_and_process_0_draws_like_a_single_one
     assert keys[0] == loop.dropout_key(SPEC, 5, team.Team().rank)
 
 
-def test_told_to_end_they_save_and_continue_bit_for_bit(pair, dataset, tmp_path, monkeypatch):
-    """And not in another number, which could not be exact."""
+def test_stopped_they_continue_bit_for_bit_until_one_dies(pair, dataset, tmp_path, monkeypatch):
+    """Told to end, they save; another number of them is refused, since it could not be exact.
+
+    A process that dies behind the last step then ends the job, and the state has all that was done.
+    """
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(train, "work", stopped_work)
@@ -97,15 +101,18 @@ def test_told_to_end_they_save_and_continue_bit_for_bit(pair, dataset, tmp_path,
     with pytest.raises(ConfigError, match="is of 2 processes, but this job has 1; dropout and"):
         run(SPEC, dataset, out, scratch)
     monkeypatch.setenv(device.PROCESSES, "2")
-    run(SPEC, dataset, out, scratch)
-    assert written(out) == written(pair[0][1])
-
-
-def test_a_process_that_dies_ends_the_job(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "work", dying_work)
     with pytest.raises(ClspError, match="process 1 of 2 ended by signal SIGKILL, so all were"):
-        run(SPEC, dataset, tmp_path)
-    assert not (tmp_path / "unet").exists() and not (tmp_path / "model_index.json").exists()
+        run(SPEC, dataset, out, scratch)
+    assert not (out / "unet").exists() and not (out / "model_index.json").exists()
+    kept, whole = load_state(scratch), pair[0][1]
+    assert kept["step"] == pair[1][1].counters["steps"]
+    for place, name in {"unet": "ema", "raw": "unet"}.items():
+        wanted = load_tensors(whole / place / WEIGHTS)[0]
+        assert tensors_sha256(kept[name]) == tensors_sha256(wanted)
+    files = {f"snapshots/{p.name}": p.read_bytes() for p in (scratch / "snapshots").iterdir()}
+    files["history.jsonl"] = (scratch / state.LOG).read_bytes()
+    assert files == {k: v for k, v in written(whole).items() if k.split("/")[0] in PROGRESS}
 
 
 def test_an_error_of_a_process_is_the_error_of_the_job(tmp_path):

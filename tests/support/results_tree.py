@@ -244,7 +244,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
                 "dataset": {
                     "anchors": TRAIN,
                     "images_sha256": sha256_array(np.load(dataset.folder / "images.npy")),
-                }
+                },
             },
         )
 

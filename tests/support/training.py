@@ -12,7 +12,7 @@ from types import FrameType
 import torch
 
 from clsp.config.denoisers import DenoiserSpec
-from clsp.diffusion import loop
+from clsp.diffusion import loop, train
 from clsp.diffusion.team import Team
 from clsp.diffusion.train import Job, train_denoiser, work
 from clsp.runtime import stopping
@@ -72,14 +72,22 @@ def _before_step(step: int, act: Callable[[], None]) -> None:
 
 
 def dying_work(job: Job, team: Team) -> Outcome | None:
-    """Train, but process 1 is killed before step 4. A function of a module: it is pickled."""
+    """Train and save every step, but process 1 is killed behind the last. It is pickled by name."""
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.SAVE_EVERY = 0
     if team.rank == 1:
-        _before_step(4, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        train._digests = die
     return work(job, team)
 
 
 def stopped_work(job: Job, team: Team) -> Outcome | None:
-    """Train, but the job is told to end before process 0 takes step 3."""
+    """Train, but before process 0 takes step 3 all are told to end, and the job passes that on.
+
+    So process 0 is told twice, as by Ctrl-C in a terminal or by a batch system.
+    """
     noted: list[int] = []
     note = stopping.Stop.note
 
@@ -88,8 +96,9 @@ def stopped_work(job: Job, team: Team) -> Outcome | None:
         noted.append(number)
 
     def end() -> None:
-        os.kill(team.parent, signal.SIGTERM)
-        while not noted:  # until the job has passed the signal on
+        for process in (os.getpid(), team.parent):
+            os.kill(process, signal.SIGTERM)
+        while len(noted) < 2:  # until the job has passed the signal on
             time.sleep(0.01)
 
     stopping.Stop.note = noting

@@ -90,7 +90,8 @@ def _weights(
     }
     if found != stored:
         return f"tensors {stored}", f"{found}"
-    moved = steps > 1 or not spec.warmup_steps  # the first step of a warm-up has rate 0
+    # The first step of a warm-up has rate 0; without decay the average is the last iterate.
+    moved = (steps > 1 or not spec.warmup_steps) and spec.ema_decay > 0
     if moved and found["ema"] == found["raw"]:
         return "averaged weights, which are sampled, unlike the raw ones", "the same tensors"
     return None
