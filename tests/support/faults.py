@@ -417,7 +417,7 @@ def pairs_of_another_judge(tree: Tree) -> None:
     edit_statement(manifest, lambda p: p["facts"].update(run=RUN))
 
 
-@fault("A40", within="paired")
+@fault("A22", "A40", within="paired")
 def labels_in_pairs_claimed(tree: Tree) -> None:
     """The encoder that judged them saw no label; its manifest says so."""
     manifest = tree.results / "pairs/digits.near/manifest.json"
