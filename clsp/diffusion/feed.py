@@ -22,7 +22,7 @@ RESIDENT_BYTES = 2 << 30
 
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Rows of the training split in the order of an epoch, int64 (count,); a new one each (D35)."""
+    """Rows of the training split in the order of an epoch, int64 (count,); a new one each (D31)."""
     return numpy_stream(seed, "denoiser order", epoch).permutation(count)
 
 
