@@ -35,8 +35,8 @@ reproduce: setup ## run the default profile, then print the audit's verdict
 audit: setup ## re-derive every number of the default profile; exit code 1 on a finding
 	. $(BIN)/activate && python -m clsp audit $(AUDIT_FLAGS)
 
-test: setup ## all tests
-	. $(BIN)/activate && python -m pytest
+test: setup ## all tests, on all processors
+	. $(BIN)/activate && OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
 
 lint: setup ## style of Python and Snakemake code, import contracts
 	. $(BIN)/activate && ruff format --check . && ruff check . && lint-imports && snakefmt --check Snakefile rules

@@ -23,6 +23,7 @@ if not workflow.overwrite_configfiles:
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/diffusion.smk"
+include: "rules/imports.smk"
 include: "rules/synthesis.smk"
 include: "rules/pretrain.smk"
 include: "rules/mining.smk"
@@ -67,10 +68,7 @@ rule data:
 rule diffusion:
     """Every denoiser that the runs need."""
     input:
-        [
-            expand(rules.train_denoiser.output, denoiser=d)
-            for d in plan.denoisers_needed(PARAMS)
-        ],
+        [denoiser_files_of(name) for name in plan.denoisers_needed(PARAMS)],
 
 
 rule synthesis:
@@ -83,9 +81,10 @@ rule synthesis:
 
 
 rule pretrain:
-    """Every encoder."""
+    """Every encoder, pretrained here or imported."""
     input:
         expand(rules.pretrain_encoder.output, run=RUNS),
+        expand(rules.import_encoder.output, imported=IMPORTED),
 
 
 rule mining:
@@ -98,10 +97,11 @@ rule mining:
 
 
 rule evaluate:
-    """Linear probe, kNN and every transfer of every encoder; duplicates in test sets."""
+    """Linear probe, kNN and transfers of every encoder; quality of banks; duplicates in tests."""
     input:
-        expand(rules.probe_encoder.output, run=RUNS),
+        expand(rules.probe_encoder.output, encoder=ENCODERS),
         TRANSFERS,
+        QUALITY,
         rules.count_duplicates.output,
 
 

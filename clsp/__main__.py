@@ -28,6 +28,14 @@ STAGES = {
         "exact duplicates of training in test images",
     ),
     "train-denoiser": ("clsp.diffusion.train:train_denoiser", "train the diffusion model"),
+    "import-denoiser": (
+        "clsp.diffusion.imported:import_denoiser",
+        "read a denoiser that was trained elsewhere",
+    ),
+    "import-encoder": (
+        "clsp.models.imported:import_encoder",
+        "read an encoder that was pretrained elsewhere",
+    ),
     "generate-shard": ("clsp.synthesis.shard:generate_shard", "draw one shard of a bank"),
     "gather-bank": ("clsp.synthesis.gather:gather_bank", "join shards into a bank"),
     "pretrain-encoder": (
@@ -52,6 +60,7 @@ STAGES = {
         "clsp.evaluate.fine_tune:fine_tune_encoder",
         "transfer of one encoder by fine-tuning",
     ),
+    "measure-bank": ("clsp.evaluate.quality:measure_bank", "quality figures of one bank"),
     "collect-results": ("clsp.report.collect:collect_results", "manifests -> one tidy frame"),
     "render-table": ("clsp.report.table:render_table", "one table as csv, md and tex"),
     "render-figure": ("clsp.report.figure:render_figure", "one figure as png and csv"),
@@ -67,6 +76,7 @@ ON_GPU = (
     "probe-transfer",
     "probe-few-shot",
     "fine-tune-encoder",
+    "measure-bank",
 )
 COMMANDS = {
     "audit": ("clsp.audit.run:main", "re-derive every number and compare"),
@@ -105,6 +115,7 @@ def _stage_parser(stage: str, function: Callable[..., Any]) -> argparse.Argument
         "input": "files of one artefact, its manifest among them",
         "inputs": "files of any number of artefacts with their manifests",
         "file": "a tracked file",
+        "files": "one or more files; their hashes are recorded",
         "output": "where to write",
         "scratch": "folder for resume state; removed on success",
     }
@@ -116,6 +127,8 @@ def _stage_parser(stage: str, function: Callable[..., Any]) -> argparse.Argument
         elif parameter.kind in ("input", "inputs"):
             count = "+" if parameter.kind == "input" else "*"
             parser.add_argument(flag, nargs=count, type=Path, metavar="FILE", **common)
+        elif parameter.kind == "files":
+            parser.add_argument(flag, nargs="+", type=Path, metavar="FILE", **common)
         elif parameter.kind == "value":
             parser.add_argument(flag, type=parameter.type, **common)
         else:
@@ -142,7 +155,8 @@ def _run_stage(stage: str, argv: list[str]) -> int:
 
     function = _resolve(STAGES[stage][0])
     arguments = vars(_stage_parser(stage, function).parse_args(argv))
-    claimed = device.claim_gpu() if stage in ON_GPU else None  # before CUDA is initialised
+    # Before CUDA is initialised.
+    claimed = device.claim_gpus(device.processes()) if stage in ON_GPU else []
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
@@ -150,8 +164,8 @@ def _run_stage(stage: str, argv: list[str]) -> int:
 
     manifest, code = arguments.pop("manifest"), arguments.pop("code")
     run(Call(stage, function, arguments, manifest, code, threads))
-    if claimed is not None:
-        os.close(claimed)
+    for handle in claimed:
+        os.close(handle)
     return 0
 
 

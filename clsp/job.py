@@ -85,6 +85,14 @@ def _bind_one(bound: Bound, parameter: Parameter, given: Any, stage: str, code: 
             if not given.is_file():
                 raise DataError(f"--{name} {given}: no such file")
             bound.files[name] = bound.values[name] = given
+        case "files":
+            for path in given:
+                if not path.is_file():
+                    raise DataError(f"--{name} {path}: no such file")
+                if f"{name}/{path.name}" in bound.files:
+                    raise ConfigError(f"--{name}: two files have the name {path.name}")
+                bound.files[f"{name}/{path.name}"] = path
+            bound.values[name] = given
         case "output":
             bound.outputs[name] = given
         case "scratch":

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from clsp.config.denoisers import DenoiserSpec
 from clsp.config.floors import expand_floors
+from clsp.config.foreign import denoiser_files, expand_imported
 from clsp.config.grid import expand_runs
 from clsp.config.load import load_params
+from clsp.config.measured import measured_banks
 from clsp.config.tasks import few_shot_tasks
 from clsp.config import plan
 from clsp.data.check import check_prepared
@@ -30,7 +33,9 @@ def validated(settings):
 
 
 PARAMS, RUNS, FLOORS, CONTENTS = or_stop(validated, config)
-JUDGED = RUNS | FLOORS  # by transfer and few-shot curves
+IMPORTED = expand_imported(PARAMS)
+ENCODERS = RUNS | IMPORTED  # judged by every protocol
+JUDGED = ENCODERS | FLOORS  # by transfer and few-shot curves
 RESULTS = f"results/{PARAMS.profile}"
 REPORTS = f"reports/{PARAMS.profile}"
 PARTIAL = bool(config.get("partial"))  # of the report: see docs/report.md
@@ -71,6 +76,8 @@ wildcard_constraints:
     denoiser=one_of(PARAMS.denoisers),
     bank=one_of(PARAMS.banks),
     run=one_of(RUNS),
+    imported=one_of(IMPORTED),
+    encoder=one_of(ENCODERS),
     judged=one_of(JUDGED),
     pairs=one_of(PARAMS.pairs or {}),
     table=one_of(PARAMS.tables),
@@ -131,9 +138,29 @@ def dataset_of_bank(wildcards):
     return prepared(PARAMS.banks[wildcards.bank].dataset)
 
 
+def denoiser_files_of(name):
+    """Files of a denoiser, made by the rule of its kind."""
+    own = isinstance(PARAMS.denoisers[name], DenoiserSpec)
+    return settled(
+        rules.train_denoiser if own else rules.import_denoiser, denoiser=name
+    )
+
+
 def denoiser_of_bank(wildcards):
-    name = PARAMS.banks[wildcards.bank].denoiser
-    return settled(rules.train_denoiser, denoiser=name)
+    return denoiser_files_of(PARAMS.banks[wildcards.bank].denoiser)
+
+
+def foreign_of_denoiser(wildcards):
+    """Files that somebody else made; where one is missing, Snakemake stops and names it."""
+    return denoiser_files(PARAMS.denoisers[wildcards.denoiser])
+
+
+def foreign_of_encoder(wildcards):
+    return IMPORTED[wildcards.imported].spec.path
+
+
+def dataset_of_imported(wildcards):
+    return prepared(IMPORTED[wildcards.imported].dataset)
 
 
 def dataset_of_run(wildcards):
@@ -141,7 +168,18 @@ def dataset_of_run(wildcards):
 
 
 def dataset_of_probe(wildcards):
-    return prepared(RUNS[wildcards.run].judged_on)
+    return prepared(ENCODERS[wildcards.encoder].judged_on)
+
+
+def encoder_files_of(slug):
+    """Files of an encoder, made by the rule of its kind."""
+    if slug in IMPORTED:
+        return expand(rules.import_encoder.output, imported=slug)
+    return expand(rules.pretrain_encoder.output, run=slug)
+
+
+def encoder_of_fine_tuning(wildcards):
+    return encoder_files_of(wildcards.encoder)
 
 
 def bank_of_run(wildcards):
@@ -161,8 +199,7 @@ def encoder_of_features(wildcards):
     judged = JUDGED[wildcards.judged]
     if judged.features.source == "pixels":
         return []
-    run = FLOORS[judged.slug].run if judged.slug in FLOORS else judged.slug
-    return expand(rules.pretrain_encoder.output, run=run)
+    return encoder_files_of(judged.run if judged.slug in FLOORS else judged.slug)
 
 
 def datasets_of_features(wildcards):
@@ -172,8 +209,8 @@ def datasets_of_features(wildcards):
     return [file for name in names for file in prepared(name)]
 
 
-def features_of_run(wildcards):
-    return expand(rules.extract_features.output, judged=wildcards.run)
+def features_of_encoder(wildcards):
+    return expand(rules.extract_features.output, judged=wildcards.encoder)
 
 
 def datasets_of_tasks(wildcards):
@@ -192,6 +229,17 @@ def encoder_of_pairs(wildcards):
     """Files of the run that judges the pairs. Runs may train on pairs: see clsp/config/chain.py."""
     run = PARAMS.pairs[wildcards.pairs].run
     return expand(rules.pretrain_encoder.output, run=run)
+
+
+def encoder_of_quality(wildcards):
+    """Files of the encoder that banks are measured with; none with Inception."""
+    slug = PARAMS.quality.encoder
+    return encoder_files_of(slug) if slug else []
+
+
+def weights_of_quality(wildcards):
+    """The user's file of Inception's weights; where it is missing, Snakemake stops and names it."""
+    return PARAMS.quality.inception.path if PARAMS.quality.inception else []
 
 
 def content_of_dataset(wildcards):
@@ -235,12 +283,20 @@ def pretrain_of(wildcards):
     return plan.pretrain_job(RUNS[wildcards.run])
 
 
+def import_of(wildcards):
+    return plan.import_job(IMPORTED[wildcards.imported])
+
+
 def pairs_of(wildcards):
     return plan.pairs_job(PARAMS, wildcards.pairs)
 
 
 def probe_of(wildcards):
-    return plan.probe_job(RUNS[wildcards.run])
+    return plan.probe_job(ENCODERS[wildcards.encoder])
+
+
+def quality_of(wildcards):
+    return plan.quality_job(PARAMS, wildcards.bank)
 
 
 def features_of(wildcards):
@@ -256,7 +312,7 @@ def few_shot_of(wildcards):
 
 
 def fine_tune_of(wildcards):
-    return plan.fine_tune_job(RUNS[wildcards.run])
+    return plan.fine_tune_job(ENCODERS[wildcards.encoder])
 
 
 def spec_of(job):

@@ -23,16 +23,16 @@ rule extract_features:
 rule probe_encoder:
     """Linear probe and weighted kNN of one frozen encoder on its own dataset."""
     input:
-        features=features_of_run,
+        features=features_of_encoder,
         dataset=dataset_of_probe,
     output:
-        linear="<results>/evaluations/probe/{run}/linear.json",
-        knn="<results>/evaluations/probe/{run}/knn.json",
-        linear_logits="<results>/evaluations/probe/{run}/linear.npz",
-        knn_logits="<results>/evaluations/probe/{run}/knn.npz",
-        manifest="<results>/evaluations/probe/{run}/manifest.json",
+        linear="<results>/evaluations/probe/{encoder}/linear.json",
+        knn="<results>/evaluations/probe/{encoder}/knn.json",
+        linear_logits="<results>/evaluations/probe/{encoder}/linear.npz",
+        knn_logits="<results>/evaluations/probe/{encoder}/knn.npz",
+        manifest="<results>/evaluations/probe/{encoder}/manifest.json",
     log:
-        "<logs>/probe_encoder/{run}.log",
+        "<logs>/probe_encoder/{encoder}.log",
     threads: 1
     resources:
         gpu=GPUS_PER_JOB,
@@ -97,16 +97,16 @@ rule probe_few_shot:
 rule fine_tune_encoder:
     """Fine-tuning of one encoder on every downstream dataset, in one process."""
     input:
-        encoder=rules.pretrain_encoder.output,
+        encoder=encoder_of_fine_tuning,
         datasets=datasets_of_tasks,
     output:
-        results="<results>/evaluations/fine_tune/{run}/fine_tune.json",
-        predictions="<results>/evaluations/fine_tune/{run}/predictions.npz",
-        manifest="<results>/evaluations/fine_tune/{run}/manifest.json",
+        results="<results>/evaluations/fine_tune/{encoder}/fine_tune.json",
+        predictions="<results>/evaluations/fine_tune/{encoder}/predictions.npz",
+        manifest="<results>/evaluations/fine_tune/{encoder}/manifest.json",
     log:
-        "<logs>/fine_tune_encoder/{run}.log",
+        "<logs>/fine_tune_encoder/{encoder}.log",
     benchmark:
-        "<benchmarks>/fine_tune_encoder/{run}.tsv"
+        "<benchmarks>/fine_tune_encoder/{encoder}.tsv"
     threads: 1
     resources:
         gpu=GPUS_PER_JOB,
@@ -119,6 +119,34 @@ rule fine_tune_encoder:
         " --encoder {input.encoder:q} --datasets {input.datasets:q}"
         " --results {output.results:q} --predictions {output.predictions:q}"
         " --scratch {params.scratch:q} --manifest {output.manifest:q} 2> {log:q}"
+
+
+rule measure_bank:
+    """Measure the quality of one bank, with the network that params.yaml names."""
+    input:
+        bank=rules.gather_bank.output,
+        dataset=dataset_of_bank,
+        encoder=encoder_of_quality,
+        weights=weights_of_quality,
+    output:
+        numbers="<results>/evaluations/quality/{bank}/quality.json",
+        arrays="<results>/evaluations/quality/{bank}/quality.npz",
+        manifest="<results>/evaluations/quality/{bank}/manifest.json",
+    log:
+        "<logs>/measure_bank/{bank}.log",
+    benchmark:
+        "<benchmarks>/measure_bank/{bank}.tsv"
+    threads: 1
+    resources:
+        gpu=GPUS_PER_JOB,
+    params:
+        spec=spec_of(quality_of),
+        code=code_of(quality_of),
+    shell:
+        "exec python -m clsp measure-bank --spec {params.spec:q} --code {params.code}"
+        " --bank {input.bank:q} --dataset {input.dataset:q} --encoder {input.encoder:q}"
+        " --numbers {output.numbers:q} --arrays {output.arrays:q}"
+        " --manifest {output.manifest:q} 2> {log:q}"
 
 
 rule count_duplicates:
@@ -151,5 +179,7 @@ if TRANSFER:
         expand(rules.probe_few_shot.output, judged=JUDGED) if FEW_SHOT_TASKS else []
     )
     TRANSFERS += (
-        expand(rules.fine_tune_encoder.output, run=RUNS) if TRANSFER.fine_tune else []
+        expand(rules.fine_tune_encoder.output, encoder=ENCODERS)
+        if TRANSFER.fine_tune
+        else []
     )

@@ -1,7 +1,10 @@
+# Every bank that is measured.
+QUALITY = expand(rules.measure_bank.output, bank=measured_banks(PARAMS))
 # What the report is made from: every run, or with --config partial=true those that are there.
 EVERY_RUN = finished(expand(rules.pretrain_encoder.output, run=RUNS))
-EVERY_PROBE = finished(expand(rules.probe_encoder.output, run=RUNS))
+EVERY_PROBE = finished(expand(rules.probe_encoder.output, encoder=ENCODERS))
 EVERY_TRANSFER = finished(TRANSFERS)
+EVERY_QUALITY = finished(QUALITY)
 
 
 rule collect_results:
@@ -9,6 +12,7 @@ rule collect_results:
     input:
         EVERY_PROBE,
         EVERY_TRANSFER,
+        EVERY_QUALITY,
     output:
         frame="<reports>/frame.csv",
         metrics="<reports>/metrics.json",
@@ -51,6 +55,7 @@ rule render_figure:
     """One figure as png, with its numbers as csv."""
     input:
         EVERY_RUN,
+        EVERY_QUALITY,
         frame=rules.collect_results.output,
     output:
         csv="<reports>/figures/{figure}.csv",

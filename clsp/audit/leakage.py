@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from clsp.audit.items import Items, digest_of, read_items
+from clsp.config.foreign import expand_imported
 from clsp.config.grid import Run
+from clsp.config.measured import measured_banks
 from clsp.config.schema import Params
 from clsp.data.decoders import each
 from clsp.data.pictures import decode
@@ -127,9 +129,10 @@ def pairs_wanted(params: Params, runs: dict[str, Run]) -> dict[Pair, tuple[str, 
     """Every comparison that must be on record, with the splits of the set that is trained on."""
     tasks = params.evaluation.transfer.datasets if params.evaluation.transfer else ()
     specs: list[Any] = [run.spec for run in runs.values()]
-    tests = {run.judged_on for run in runs.values()} | {*tasks}
-    banks = {spec.bank for spec in specs if spec.bank}
-    trained = {name for run in runs.values() for name in (run.spec.dataset, run.judged_on)}
+    encoders = [*runs.values(), *expand_imported(params).values()]
+    tests = {each.judged_on for each in encoders} | {*tasks}
+    banks = {spec.bank for spec in specs if spec.bank} | {*measured_banks(params)}
+    trained = {name for each in encoders for name in (each.spec.dataset, each.judged_on)}
     trained |= {params.pairs[spec.pairs].dataset for spec in specs if spec.pairs}
     for bank in (params.banks[name] for name in banks):
         trained |= {bank.dataset, params.denoisers[bank.denoiser].dataset}

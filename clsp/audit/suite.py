@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from clsp.audit.finding import Number
-from clsp.audit.lineage import Producer, floor_from, made_from
+from clsp.audit.lineage import Producer, bank_from, floor_from, import_from, made_from
 from clsp.config.floors import Floor, expand_floors
+from clsp.config.foreign import Imported, expand_imported
 from clsp.config.grid import Run, expand_runs
+from clsp.config.measured import measured_banks
 from clsp.config.plan import Job, expected_jobs, prepare_job, report_job, report_params
+from clsp.config.quality import PROTOCOL
 from clsp.config.schema import Params
 from clsp.report.collect import (
+    Judged,
     Name,
     build_frame,
     current_artefacts,
@@ -26,6 +30,7 @@ from clsp.report.collect import (
     results_of,
     runs_by_name,
 )
+from clsp.report.quality import bank_numbers, bank_rows
 from clsp.report.records import SHARD, Records, name_of, shard_of
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import ClspError
@@ -37,6 +42,7 @@ JUDGING = {  # stage -> protocols whose numbers it gives
     "probe-transfer": ("transfer",),
     "probe-few-shot": ("few_shot",),
     "fine-tune-encoder": ("fine_tune",),
+    "measure-bank": (PROTOCOL,),
 }
 REPORTS = ("collect-results", "render-table", "render-figure", "render-report")
 
@@ -90,9 +96,14 @@ class Suite:
         return expand_floors(self.params)
 
     @cached_property
-    def judged(self) -> dict[str, Run | Floor]:
+    def imported(self) -> dict[str, Imported]:
+        """Imported encoders that params.yaml asks for."""
+        return expand_imported(self.params)
+
+    @cached_property
+    def judged(self) -> dict[str, Judged]:
         """Everything that numbers are about."""
-        return {**self.runs, **self.floors}
+        return {**self.runs, **self.imported, **self.floors}
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -161,21 +172,22 @@ class Suite:
 
     @cached_property
     def numbers(self) -> frozenset[Number]:
-        """Every number that params.yaml asks for."""
+        """Every number that params.yaml asks for, of encoders, floors and banks."""
         return frozenset(
             Number(judged.slug, *key)
             for judged in self.judged.values()
             for keys in expected_numbers(judged).values()
             for key in keys
-        )
+        ) | {Number(*number) for number in bank_numbers(self.params)}
 
     @cached_property
     def _rows(self) -> dict[Name, frozenset[str]]:
         named = runs_by_name(self.params)
-        return {name: frozenset(run.slug for run in runs) for name, runs in named.items()}
+        rows = {name: frozenset(run.slug for run in runs) for name, runs in named.items()}
+        return rows | {n: frozenset({bank}) for n, bank in bank_rows(self.params).items()}
 
     def runs_of_row(self, name: Name) -> frozenset[str]:
-        """Slugs of the runs that a row of any table covers, one per seed; none for a foreign row.
+        """Slugs of the runs, or the bank, that a row of any table covers; none for a foreign row.
 
         An ablation names an ordinary run by its value too, so that a run may have several names.
         """
@@ -197,7 +209,11 @@ class Suite:
     @cached_property
     def _lineages(self) -> dict[str, frozenset[Producer]]:
         of_runs = {slug: made_from(self.params, self.runs, slug) for slug in self.runs}
-        return of_runs | {slug: floor_from(f, self.runs) for slug, f in self.floors.items()}
+        of_files = {slug: import_from(each) for slug, each in self.imported.items()}
+        of_floors = {slug: floor_from(each, self.runs) for slug, each in self.floors.items()}
+        banks = measured_banks(self.params)
+        of_banks = {bank: bank_from(self.params, self.runs, bank) for bank in banks}
+        return of_runs | of_files | of_floors | of_banks
 
     def affected(self, artefact: Artefact) -> frozenset[Number]:
         """The numbers that depend on an artefact; a report's artefact touches cells instead."""
@@ -221,8 +237,8 @@ class Suite:
         return frame_csv(self.frame)
 
     @cached_property
-    def probes(self) -> list[tuple[Run | Floor, Artefact]]:
-        """Every current artefact that holds numbers, with its run or floor."""
+    def probes(self) -> list[tuple[Judged, Artefact]]:
+        """Every current artefact that holds numbers, with what it judges."""
         found = []
         for judged in self.judged.values():
             artefacts = current_artefacts(judged, self.records)
@@ -236,7 +252,7 @@ class Suite:
         return [(r, a["pretrain-encoder"]) for r, a in found if "pretrain-encoder" in a]
 
     def results_of(
-        self, judged: Run | Floor, probe: Artefact
+        self, judged: Judged, probe: Artefact
     ) -> Iterator[tuple[Number, dict[str, Any]]]:
         """The result records of a probe's manifest."""
         for key, record in results_of(probe).items():

@@ -64,6 +64,7 @@ def _judge(suite: Suite, table: str, cell: Cell, findings: list[Finding]) -> Cel
     key, numbers = f"{table}:{cell.identifier}", _all_numbers(suite, cell)
     if cell.unit == "rank":  # depends on every row beside it
         beside = {slug for slug, run in suite.runs.items() if not run.variation}
+        beside |= suite.imported.keys()
         numbers = {n for n in suite.numbers if n.protocol == cell.protocol and n.run in beside}
     mine = [f for f in findings if _touches(f, key, table, numbers)]
     blocking = sorted({f.id for f in mine if f.severity == BLOCKING})

@@ -138,14 +138,21 @@ def _vary(pretraining: dict[str, Any], variation: Values) -> dict[str, Any]:
         options = {"candidates": variation["candidates"]}
         varied["positives_options"] = {**pretraining["positives_options"], **options}
     if "interpolation_weight" in variation:
-        varied["bank"] = bank_with(pretraining["bank"], variation["interpolation_weight"])
+        weight = variation["interpolation_weight"]
+        varied["bank"] = bank_with(pretraining["bank"], "interpolation_weight", weight)
     return varied
 
 
-def _judging(
+def judging(
     params: Params, slug: str, dataset: str
 ) -> tuple[FeatureSpec, TransferSpec | None, FewShotJobSpec | None, FineTuneJobSpec | None]:
-    """How a run is judged beyond its own dataset, and what features that takes."""
+    """How an encoder is judged beyond its own dataset, and what features that takes.
+
+    Args:
+        params: The validated parameters.
+        slug: Of the run or imported encoder.
+        dataset: That it was pretrained on.
+    """
     judged = params.evaluation.transfer
     features = FeatureSpec(
         run=slug,
@@ -177,7 +184,8 @@ def _run(params: Params, axes: dict[str, str | int], given: Values) -> Run:
     values = usual | given
     variation = {name: value for name, value in values.items() if value != usual.get(name)}
     pairs = (params.pairs or {}).get(pretraining["pairs"])
-    users = label_users(method, positives, bank, pairs)
+    denoiser = params.denoisers.get(bank.denoiser) if bank else None
+    users = label_users(method, positives, bank, pairs, denoiser)
     slug = "{dataset}.{encoder}.{method}.{positives}.s{seed}".format(**axes)
     slug += suffix(variation) + (ENDING if users else "")
     spec = parse(RunSpec, _vary(pretraining, variation), f"run {slug}")
@@ -187,8 +195,8 @@ def _run(params: Params, axes: dict[str, str | int], given: Values) -> Run:
     probing = {"run": slug, "linear": linear, "knn": judged.knn, "seed": judged.seed}
     probe = parse(ProbeSpec, probing, f"run {slug}")
     plain = label_of(method, positives)
-    judging = _judging(params, slug, str(axes["dataset"]))
-    return Run(slug, axes, plain, spec, probe, *judging, values, variation, users)
+    others = judging(params, slug, str(axes["dataset"]))
+    return Run(slug, axes, plain, spec, probe, *others, values, variation, users)
 
 
 def _claim(runs: dict[str, Run], labels: dict[str, tuple[str, str, str]], run: Run) -> None:

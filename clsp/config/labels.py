@@ -1,5 +1,6 @@
 """Which runs use labels in pretraining, and the mark that says so wherever they appear."""
 
+from clsp.config.denoisers import AnyDenoiserSpec
 from clsp.config.schema import (
     GENERATORS,
     METHODS,
@@ -24,25 +25,38 @@ def spec_uses_labels(spec: RunSpec) -> dict[str, bool]:
     }
 
 
-def generator_uses_labels(generator: str) -> bool:
-    """Whether a bank's candidates are drawn with labels; a generator's Config need not say no."""
-    return getattr(settings_class(GENERATORS, generator), "uses_labels", False)
+def bank_label_users(bank: BankSpec, denoiser: AnyDenoiserSpec | None) -> tuple[str, ...]:
+    """Everything that brings labels into a bank, in words; nothing for a label-free bank.
+
+    A denoiser that was trained with labels does, even where it is sampled from without them.
+    """
+    users = []
+    if settings_class(GENERATORS, bank.generator).uses_labels:
+        users.append(f'generator "{bank.generator}"')
+    if denoiser is not None and denoiser.uses_labels:
+        users.append(f'denoiser "{bank.denoiser}"')
+    return tuple(users)
 
 
 def label_users(
-    method: MethodEntry, positives: PositivesEntry, bank: BankSpec | None, pairs: PairsSpec | None
+    method: MethodEntry,
+    positives: PositivesEntry,
+    bank: BankSpec | None,
+    pairs: PairsSpec | None,
+    denoiser: AnyDenoiserSpec | None = None,
 ) -> tuple[str, ...]:
     """Everything that brings labels into a run, in words; nothing for a label-free run.
 
-    Pairs do if the encoder that judged them was trained with labels.
+    A bank does as `bank_label_users` says, for which its denoiser is needed too. Pairs do if the
+    encoder that judged them was trained with labels.
     """
     users = []
     if settings_class(METHODS, method.method).uses_labels:
         users.append(f'method "{method.method}"')
     if settings_class(POSITIVES, positives.source).uses_labels:
         users.append(f'positive source "{positives.source}"')
-    if bank and generator_uses_labels(bank.generator):
-        users.append(f'generator "{bank.generator}"')
+    if bank:
+        users += bank_label_users(bank, denoiser)
     if pairs and pairs.run.endswith(ENDING):
         users.append(f'run "{pairs.run}", which judges its pairs,')
     return tuple(users)

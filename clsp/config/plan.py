@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clsp.config.catalog import contents_digest
+from clsp.config.denoisers import DenoiserSpec
 from clsp.config.floors import Floor, expand_floors
+from clsp.config.foreign import Imported, expand_imported
 from clsp.config.grid import Run, expand_runs
+from clsp.config.measured import measured_banks, quality_spec
 from clsp.config.schema import (
     FIGURES,
     GENERATORS,
@@ -66,8 +69,11 @@ def prepare_job(params: Params, name: str) -> Job:
 
 
 def denoiser_job(params: Params, name: str) -> Job:
-    """Train one denoiser."""
-    return _job("train-denoiser", name, params.denoisers[name], "clsp.diffusion.train")
+    """Train one denoiser, or import it."""
+    spec = params.denoisers[name]
+    if isinstance(spec, DenoiserSpec):
+        return _job("train-denoiser", name, spec, "clsp.diffusion.train")
+    return _job("import-denoiser", name, spec, "clsp.diffusion.imported")
 
 
 def shard_job(params: Params, name: str) -> Job:
@@ -88,45 +94,63 @@ def pretrain_job(run: Run) -> Job:
     return _job("pretrain-encoder", run.slug, run.spec, "clsp.pretrain.run", *modules)
 
 
+def import_job(imported: Imported) -> Job:
+    """Import one encoder."""
+    return _job("import-encoder", imported.slug, imported.spec, "clsp.models.imported")
+
+
+def encoder_job(judged: Run | Imported | Floor) -> Job | None:
+    """The job that gives an encoder of its own; a floor has none."""
+    if isinstance(judged, Floor):
+        return None
+    return import_job(judged) if isinstance(judged, Imported) else pretrain_job(judged)
+
+
 def pairs_job(params: Params, name: str) -> Job:
     """Mine one set of pairs."""
     return _job("mine-pairs", name, (params.pairs or {})[name], "clsp.mining.mine")
 
 
-def features_job(judged: Run | Floor) -> Job:
-    """Features of one run or floor on every dataset that it is judged on."""
+def quality_job(params: Params, bank: str) -> Job:
+    """Measure one bank."""
+    spec = quality_spec(params, bank)
+    return _job("measure-bank", bank, spec, "clsp.evaluate.quality")
+
+
+def features_job(judged: Run | Imported | Floor) -> Job:
+    """Features of one encoder or floor on every dataset that it is judged on."""
     return _job("extract-features", judged.slug, judged.features, "clsp.evaluate.extract")
 
 
-def probe_job(run: Run) -> Job:
-    """Linear probe and kNN of one run."""
+def probe_job(run: Run | Imported) -> Job:
+    """Linear probe and kNN of one encoder."""
     return _job("probe-encoder", run.slug, run.probe, "clsp.evaluate.probe")
 
 
-def transfer_job(judged: Run | Floor) -> Job | None:
-    """Transfer of one run or floor, or None where none is asked for."""
+def transfer_job(judged: Run | Imported | Floor) -> Job | None:
+    """Transfer of one encoder or floor, or None where none is asked for."""
     if judged.transfer is None:
         return None
     return _job("probe-transfer", judged.slug, judged.transfer, "clsp.evaluate.transfer")
 
 
-def few_shot_job(judged: Run | Floor) -> Job | None:
-    """Few-shot curves of one run or floor, or None where none are asked for."""
+def few_shot_job(judged: Run | Imported | Floor) -> Job | None:
+    """Few-shot curves of one encoder or floor, or None where none are asked for."""
     if judged.few_shot is None:
         return None
     return _job("probe-few-shot", judged.slug, judged.few_shot, "clsp.evaluate.few_shot")
 
 
-def fine_tune_job(run: Run) -> Job | None:
-    """Fine-tuning of one run, or None where none is asked for."""
+def fine_tune_job(run: Run | Imported) -> Job | None:
+    """Fine-tuning of one encoder, or None where none is asked for."""
     if run.fine_tune is None:
         return None
     return _job("fine-tune-encoder", run.slug, run.fine_tune, "clsp.evaluate.fine_tune")
 
 
-def judging_jobs(judged: Run | Floor) -> list[Job]:
-    """Every job that judges one run or floor, in data-flow order."""
-    own = [probe_job(judged), fine_tune_job(judged)] if isinstance(judged, Run) else []
+def judging_jobs(judged: Run | Imported | Floor) -> list[Job]:
+    """Every job that judges one encoder or floor, in data-flow order."""
+    own = [] if isinstance(judged, Floor) else [probe_job(judged), fine_tune_job(judged)]
     jobs = [features_job(judged), *own, transfer_job(judged), few_shot_job(judged)]
     return [job for job in jobs if job is not None]
 
@@ -161,8 +185,8 @@ def audit_code() -> str:
 
 
 def banks_needed(params: Params) -> list[str]:
-    """Banks that some run reads, in the order of params.yaml."""
-    used = {run.spec.bank for run in expand_runs(params).values()}
+    """Banks that some run reads or that are measured, in the order of params.yaml."""
+    used = {run.spec.bank for run in expand_runs(params).values()} | {*measured_banks(params)}
     return [name for name in params.banks if name in used]
 
 
@@ -178,7 +202,8 @@ def pairs_needed(params: Params) -> list[str]:
 
 
 def datasets_needed(params: Params) -> list[str]:
-    """Datasets that are trained on, drawn from or transferred to."""
+    """Datasets that are trained on, drawn from, transferred to or judged on."""
+    imported = expand_imported(params).values()
     tasks = params.evaluation.transfer.datasets if params.evaluation.transfer else ()
     return list(
         dict.fromkeys(
@@ -187,6 +212,7 @@ def datasets_needed(params: Params) -> list[str]:
             + [params.banks[bank].dataset for bank in banks_needed(params)]
             + [params.denoisers[name].dataset for name in denoisers_needed(params)]
             + [params.pairs[name].dataset for name in pairs_needed(params)]
+            + [name for each in imported for name in (each.dataset, each.judged_on)]
             + [*tasks]
         )
     )
@@ -195,7 +221,11 @@ def datasets_needed(params: Params) -> list[str]:
 def trained(params: Params) -> dict[str, list[str]]:
     """Names of everything that is trained or drawn from a trained model, by kind."""
     return {
-        "denoisers": denoisers_needed(params),
+        "denoisers": [
+            name
+            for name in denoisers_needed(params)
+            if isinstance(params.denoisers[name], DenoiserSpec)
+        ],
         "banks": banks_needed(params),
         "runs": list(expand_runs(params)),
         "pairs": pairs_needed(params),
@@ -230,4 +260,7 @@ def expected_jobs(params: Params) -> list[Job]:
     jobs += [shard_job(params, name) for name in banks for _ in range(params.shards)]
     jobs += [bank_job(params, name) for name in banks]
     jobs += [duplicates_job(params), *_run_jobs(params)]
-    return jobs + [job for floor in expand_floors(params).values() for job in judging_jobs(floor)]
+    for imported in expand_imported(params).values():
+        jobs += [import_job(imported), *judging_jobs(imported)]
+    jobs += [job for floor in expand_floors(params).values() for job in judging_jobs(floor)]
+    return jobs + [quality_job(params, bank) for bank in measured_banks(params)]

@@ -6,7 +6,11 @@ from typing import Any
 from clsp.config.catalog import dataset_info
 from clsp.config.chain import check_groups, check_own_pairs, check_pairs
 from clsp.config.comparison import check_comparison
+from clsp.config.denoisers import DenoiserSpec
+from clsp.config.drawing import check_bank
+from clsp.config.foreign import check_imported
 from clsp.config.grid import expand_runs, matches
+from clsp.config.measured import check_quality
 from clsp.config.schema import FIGURES, TABLES, GridEntry, Params
 from clsp.config.variation import check_varied
 from clsp.runtime.errors import ConfigError
@@ -25,25 +29,16 @@ def _known(name: str, known: Mapping[str, Any] | Iterable[str], where: str, kind
 
 
 def _check_denoisers(params: Params) -> None:
-    """Image sizes and DDIM steps that would only fail once a denoiser is trained."""
+    """Image sizes and banks that would only fail once a denoiser is trained."""
     for name, denoiser in params.denoisers.items():
+        if not isinstance(denoiser, DenoiserSpec):
+            continue  # its network is not known yet; import-denoiser judges it
         try:
             denoiser.check_size(params.datasets[denoiser.dataset].size)
         except ConfigError as error:
             raise ConfigError(f"denoisers.{name}: {error}") from None
-    for name, bank in params.banks.items():
-        denoiser = params.denoisers[bank.denoiser]
-        sizes = [params.datasets[each].size for each in (bank.dataset, denoiser.dataset)]
-        if sizes[0] != sizes[1]:
-            raise ConfigError(
-                f"banks.{name}: dataset {bank.dataset} has size {sizes[0]}, but denoiser "
-                f"{bank.denoiser} is trained on size {sizes[1]}"
-            )
-        if "steps" in bank.options:
-            try:
-                denoiser.check_steps(bank.options["steps"])
-            except ConfigError as error:
-                raise ConfigError(f"banks.{name}: {error}") from None
+    for name in params.banks:
+        check_bank(params, name)
 
 
 def _check_recipe(params: Params, name: str) -> None:
@@ -96,16 +91,20 @@ def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
                 )
 
 
+def _check_single_label(params: Params, where: str, dataset: str) -> None:
+    for name in dict.fromkeys((dataset, params.datasets[dataset].judged_on or dataset)):
+        kind = params.datasets[name].kind
+        if dataset_info(kind).metric == MULTILABEL:
+            raise ConfigError(
+                f'{where}: "{name}" of kind {kind} is multi-label; it can stand in '
+                "evaluation.transfer.datasets, but runs cannot train on it"
+            )
+
+
 def _check_trained(params: Params, where: str, grid: GridEntry) -> None:
     """Runs train and are judged on datasets whose images have at most one label."""
     for dataset in grid.dataset:
-        for name in dict.fromkeys((dataset, params.datasets[dataset].judged_on or dataset)):
-            kind = params.datasets[name].kind
-            if dataset_info(kind).metric == MULTILABEL:
-                raise ConfigError(
-                    f'{where}.dataset: "{name}" of kind {kind} is multi-label; it can stand in '
-                    "evaluation.transfer.datasets, but runs cannot train on it"
-                )
+        _check_single_label(params, f"{where}.dataset", dataset)
 
 
 def _check_overrides(params: Params) -> None:
@@ -148,6 +147,10 @@ def check_references(params: Params) -> None:
         _known(bank.dataset, params.datasets, f"banks.{name}.dataset", "dataset")
     for name, pairs in (params.pairs or {}).items():
         _known(pairs.dataset, params.datasets, f"pairs.{name}.dataset", "dataset")
+    for name, entry in (params.imported or {}).items():
+        _known(entry.dataset, params.datasets, f"imported.{name}.dataset", "dataset")
+        _known(entry.encoder, params.encoders, f"imported.{name}.encoder", "encoder")
+        _check_single_label(params, f"imported.{name}.dataset", entry.dataset)
     _check_denoisers(params)
     for name, method in params.methods.items():
         _known(method.recipe, params.recipes, f"methods.{name}.recipe", "recipe")
@@ -169,4 +172,6 @@ def check_references(params: Params) -> None:
     _check_plugins(params)
     check_pairs(params)
     check_comparison(params)
+    check_imported(params)
+    check_quality(params)
     _check_overrides(params)

@@ -8,25 +8,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from clsp.config.denoisers import AnyDenoiserSpec
 from clsp.config.evaluation import EvaluationEntry
+from clsp.config.imported import ImportedEncoderEntry
 from clsp.config.plugin import Plugin
+from clsp.config.quality import QualityEntry
 from clsp.config.recipe import Normalisation, RecipeSpec
 from clsp.config.strict import (
     Distinct,
     Fraction,
     Name,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Seed,
-    Share,
     Slug,
     Strict,
     Text,
 )
 from clsp.config.template import template_of
-from clsp.runtime.errors import ConfigError
 
 KINDS = "clsp.data.kinds"
 GENERATORS = "clsp.synthesis.generators"
@@ -83,69 +83,6 @@ class FetchSpec(Plugin):
         kept = ("source", "seed") if dataset.options["source"] == "miniature" else ("source",)
         options = {key: dataset.options[key] for key in kept}
         return cls(kind=dataset.kind, options=options)
-
-
-class DenoiserSpec(Strict):
-    """A diffusers UNet2DModel and its training (methods.md 2.1)."""
-
-    dataset: Name
-    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]  # width per level
-    attention: tuple[bool, ...]  # self-attention per level
-    layers_per_block: PositiveInt
-    norm_groups: PositiveInt
-    dropout: Fraction
-    train_timesteps: PositiveInt
-    beta_start: Annotated[float, Field(gt=0, lt=1)]
-    beta_end: Annotated[float, Field(gt=0, lt=1)]
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
-    warmup_steps: NonNegativeInt
-    gradient_clip: PositiveFloat
-    ema_decay: Share  # 1 would keep the untrained weights for ever
-    flip: Fraction  # probability of a horizontal flip
-    seed: Seed
-
-    @model_validator(mode="after")
-    def _check(self) -> "DenoiserSpec":
-        if len(self.attention) != len(self.channels):
-            raise ValueError(
-                f"attention has {len(self.attention)} levels, channels has {len(self.channels)}"
-            )
-        if any(width % self.norm_groups for width in self.channels):
-            raise ValueError(
-                f"every width in channels must be a multiple of norm_groups {self.norm_groups}"
-            )
-        if self.beta_end <= self.beta_start:
-            raise ValueError(f"beta_end must exceed beta_start, found {self.beta_end}")
-        return self
-
-    def check_size(self, size: int) -> None:
-        """Refuse images of a side in pixels that cannot be halved between all levels.
-
-        Raises:
-            ConfigError: Naming the size and the number of levels.
-        """
-        levels, multiple = len(self.channels), 2 ** (len(self.channels) - 1)
-        if size % multiple:
-            raise ConfigError(
-                f"a denoiser with {levels} levels of channels needs an image size that is a "
-                f"multiple of {multiple}, but dataset {self.dataset} has size {size}"
-            )
-
-    def check_steps(self, steps: int) -> None:
-        """Refuse a number of DDIM steps that does not divide train_timesteps.
-
-        The authors' times are evenly spaced; diffusers' scheduler would pair others wrongly.
-
-        Raises:
-            ConfigError: Naming both numbers.
-        """
-        if self.train_timesteps % steps:
-            raise ConfigError(
-                f"steps must divide the denoiser's train_timesteps {self.train_timesteps}, "
-                f"found {steps}"
-            )
 
 
 class BankSpec(Plugin):
@@ -264,17 +201,19 @@ class Params(Strict):
     tracking: bool  # mirror into MLflow
     shards: PositiveInt  # jobs a bank is split into; changes no image
     datasets: dict[Name, DatasetSpec]
-    denoisers: dict[Name, DenoiserSpec]
+    denoisers: dict[Name, AnyDenoiserSpec]
     banks: dict[Name, BankSpec]
     encoders: dict[Name, EncoderSpec]
     recipes: dict[Name, RecipeSpec]
     methods: dict[Name, MethodEntry]
     positives: dict[Name, PositivesEntry]
     pairs: dict[Name, PairsSpec] | None = None
+    imported: dict[Name, ImportedEncoderEntry] | None = None
     runs: dict[Name, GridEntry]
     comparison: ComparisonEntry
     overrides: tuple[Override, ...]
     evaluation: EvaluationEntry
+    quality: QualityEntry | None = None  # None: banks are not measured
     tables: Annotated[tuple[Name, ...], Distinct]
     figures: Annotated[tuple[Name, ...], Distinct]
 

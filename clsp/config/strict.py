@@ -79,7 +79,8 @@ def explain(error: ValidationError, where: str) -> ConfigError:
     for problem in problems:
         if _follows(problem, problems):
             continue
-        path = ".".join(str(part) for part in problem["loc"])
+        # Parts with a space say which of several shapes an entry has; they are no keys.
+        path = ".".join(str(part) for part in problem["loc"] if " " not in str(part))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] in ("tuple_type", "too_short", "too_long"):  # YAML knows lists only
             message = message.replace("valid tuple", "valid list").replace("Tuple ", "List ")

@@ -8,6 +8,7 @@ import numpy as np
 
 from clsp.data.prepared import Prepared
 from clsp.runtime.errors import DataError
+from clsp.runtime.keys import numpy_stream
 from clsp.runtime.manifest import Artefact
 
 STAGE = "gather-bank"
@@ -64,6 +65,12 @@ def refuse_others(
                 f"{what} to another {other}: {whose} {key} is {recorded.get(key)}, "
                 f"the run's is {expected[key]}"
             )
+
+
+def other_anchors(seed: int, count: int) -> np.ndarray:
+    """For each anchor another one, drawn at random; int64 (count,)."""
+    offsets = numpy_stream(seed, "other anchor").integers(1, max(count, 2), size=count)
+    return (np.arange(count) + offsets) % count
 
 
 def map_array(path: Path, dtype: np.dtype | type, dimensions: int) -> np.ndarray:

@@ -10,8 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clsp.config.denoisers import DenoiserSpec
+from clsp.config.foreign import expand_imported
 from clsp.config.grid import expand_runs
 from clsp.config.labels import spec_uses_labels
+from clsp.config.measured import measured_banks
 from clsp.config.plan import (
     banks_needed,
     datasets_needed,
@@ -88,11 +91,17 @@ def _demands(params: Params, shards: int) -> Iterator[_Demand]:
         dataset = run.spec.dataset
         yield _Demand(f"recipes.{recipe}.batch_size", run.spec.recipe.batch_size, dataset)
         yield _Demand("evaluation.knn.k", run.probe.knn.k, run.judged_on, labelled=True)
+    for each in expand_imported(params).values():
+        yield _Demand("evaluation.knn.k", each.probe.knn.k, each.judged_on, labelled=True)
     for name in denoisers_needed(params):
         denoiser = params.denoisers[name]
+        if not isinstance(denoiser, DenoiserSpec):
+            continue
         yield _Demand(f"denoisers.{name}.batch_size", denoiser.batch_size, denoiser.dataset)
     for name in banks_needed(params):
         yield _Demand("shards", shards, params.banks[name].dataset)
+    for name in measured_banks(params):
+        yield _Demand("quality.anchors", params.quality.anchors, params.banks[name].dataset)
     for name in pairs_needed(params):
         pairs = params.pairs[name]
         yield _Demand(f"pairs.{name}.neighbours", pairs.neighbours, pairs.dataset)
@@ -116,13 +125,43 @@ def _unusable(params: Params, counts: Mapping[str, Counts]) -> Iterator[str]:
                     f"{section}.{run.axes[axis]}: uses labels, but {found.train - found.labelled} "
                     f"of the {found.train} training images of dataset {dataset} have none"
                 )
+    for name in banks_needed(params):
+        bank = params.banks[name]
+        seen = counts.get(bank.dataset)
+        if seen and bank.settings().uses_labels and seen.labelled < seen.train:
+            yield (
+                f"banks.{name}: generator {bank.generator} uses labels, but "
+                f"{seen.train - seen.labelled} of the {seen.train} training images of dataset "
+                f"{bank.dataset} have none"
+            )
+    for name in denoisers_needed(params):
+        denoiser = params.denoisers[name]
+        found = counts.get(denoiser.dataset)
+        if denoiser.uses_labels and found and found.labelled < found.train:
+            yield (
+                f"denoisers.{name}.label_drop: uses labels, but {found.train - found.labelled} of "
+                f"the {found.train} training images of dataset {denoiser.dataset} have none"
+            )
 
 
 def _labelled(params: Params) -> Iterator[str]:
     """Datasets whose labels are used: encoders are judged on them."""
     yield from (run.judged_on for run in expand_runs(params).values())
+    yield from (each.judged_on for each in expand_imported(params).values())
     if params.evaluation.transfer:
         yield from params.evaluation.transfer.datasets
+
+
+def _unlabelled(params: Params, counts: Mapping[str, Counts]) -> Iterator[str]:
+    """Datasets on which the agreement of candidates with labels means nothing."""
+    for bank in measured_banks(params) if params.quality and params.quality.label_agreement else ():
+        name = params.banks[bank].dataset
+        if name in counts and counts[name].train_classes < 2:
+            found = f"{counts[name].labelled} labelled images of {counts[name].train_classes}"
+            yield (
+                f"quality.label_agreement: the training split of dataset {name} has {found} "
+                "classes; a probe needs 2 classes or more"
+            )
 
 
 def find_problems(params: Params, shards: int, counts: Mapping[str, Counts]) -> list[str]:
@@ -137,6 +176,7 @@ def find_problems(params: Params, shards: int, counts: Mapping[str, Counts]) -> 
     problems = (each.problem(counts[each.dataset]) for each in demands)
     lines = [problem for problem in problems if problem]
     lines += _unusable(params, counts)
+    lines += _unlabelled(params, counts)
     for name in _labelled(params):
         for split in JUDGED if name in counts else ():
             found = getattr(counts[name], f"{split}_classes")

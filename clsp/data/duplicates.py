@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clsp.config.foreign import expand_imported
 from clsp.config.grid import expand_runs
 from clsp.config.plan import banks_needed, datasets_needed, denoisers_needed, pairs_needed
 from clsp.config.schema import Params
@@ -73,8 +74,9 @@ def compare_what(params: Params) -> list[Comparison]:
     """Every comparison that the runs of params.yaml call for, in their order."""
     runs = expand_runs(params).values()
     tasks = params.evaluation.transfer.datasets if params.evaluation.transfer else ()
-    judged = list(dict.fromkeys([*(run.judged_on for run in runs), *tasks]))
-    trained = [name for run in runs for name in (run.spec.dataset, run.judged_on)]
+    imported = expand_imported(params).values()
+    judged = list(dict.fromkeys([*(each.judged_on for each in [*runs, *imported]), *tasks]))
+    trained = [n for each in [*runs, *imported] for n in (each.spec.dataset, each.judged_on)]
     trained += [params.denoisers[name].dataset for name in denoisers_needed(params)]
     trained += [params.banks[name].dataset for name in banks_needed(params)]
     trained += [params.pairs[name].dataset for name in pairs_needed(params)]

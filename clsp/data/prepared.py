@@ -176,9 +176,18 @@ def open_prepared(artefact: Artefact) -> Prepared:
     Raises:
         DataError: If files are missing or damaged, or do not fit each other.
     """
+    images, card = open_images(artefact)
+    return Prepared(images, _open_labels(artefact, images, card), card)
+
+
+def open_images(artefact: Artefact) -> tuple[Images, dict[str, Any]]:
+    """Images and card of a prepared dataset, for stages that must not see a label.
+
+    Raises:
+        DataError: If one of them is missing or damaged.
+    """
     path = artefact.path(CARD_FILE)
     card = read_json(path)
     if not isinstance(card, dict):
         raise DataError(f"{path}: no card of a dataset")
-    images = _open_images(artefact, card)
-    return Prepared(images, _open_labels(artefact, images, card), card)
+    return _open_images(artefact, card), card

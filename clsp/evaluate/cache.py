@@ -6,6 +6,7 @@ the labelled images of a split, in the order of the dataset's arrays (`labelled.
 images without a label would be read by nothing.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,9 +38,34 @@ def _reserve(stream: IO[bytes], size: int, path: Path) -> None:
     try:
         os.posix_fallocate(stream.fileno(), 0, size)
     except OSError as error:
-        raise DataError(
-            f"{path}: no room for {size} bytes of features beside it ({error.strerror})"
-        ) from error
+        raise DataError(f"{path}: no room for {size} bytes beside it ({error.strerror})") from error
+
+
+@contextmanager
+def arrays_on_disk(
+    path: Path, shapes: dict[str, tuple[int, ...]], dtype: type = np.float32
+) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays to fill that lie in an unnamed file, so that memory does not grow with them.
+
+    Args:
+        path: Of the file that will be written; the arrays lie beside it.
+        shapes: Of each, none of them empty.
+        dtype: Of their numbers.
+
+    Yields:
+        Writable arrays by name.
+
+    Raises:
+        DataError: If the disk has no room for them.
+    """
+    size = np.dtype(dtype).itemsize
+    starts = np.cumsum([0, *(size * math.prod(shape) for shape in shapes.values())])
+    with TemporaryFile(dir=path.parent) as stream:
+        _reserve(stream, int(starts[-1]), path)
+        yield {
+            name: np.memmap(stream, dtype, "r+", int(start), shape)
+            for start, (name, shape) in zip(starts[:-1], shapes.items(), strict=True)
+        }
 
 
 @contextmanager
@@ -47,8 +73,6 @@ def feature_file(
     path: Path, shapes: dict[str, tuple[int, int]], metadata: dict[str, str]
 ) -> Iterator[dict[str, np.ndarray]]:
     """Arrays to fill, which become a feature file when all went well.
-
-    They lie on disk, beside the file, so that memory does not grow with the datasets.
 
     Args:
         path: The file.
@@ -61,13 +85,7 @@ def feature_file(
     Raises:
         DataError: If the disk has no room for them.
     """
-    starts = np.cumsum([0, *(4 * count * width for count, width in shapes.values())])
-    with TemporaryFile(dir=path.parent) as stream:
-        _reserve(stream, int(starts[-1]), path)
-        arrays = {
-            name: np.memmap(stream, np.float32, "r+", int(start), shape)
-            for start, (name, shape) in zip(starts[:-1], shapes.items(), strict=True)
-        }
+    with arrays_on_disk(path, shapes) as arrays:
         yield arrays
         try:
             save_file(arrays, path, metadata)

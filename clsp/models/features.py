@@ -109,34 +109,39 @@ class PixelSource:
         return block.reshape(len(block), -1).astype(np.float32) / 255
 
 
-def _check_run(artefact: Artefact) -> None:
-    if artefact.stage != "pretrain-encoder":
-        raise ConfigError(
-            f"--encoder {artefact.manifest}: expected a run of pretrain-encoder, "
-            f"found one of {artefact.stage}"
-        )
+IMPORT = "import-encoder"
+
+
+def _check_run(artefact: Artefact, imported: bool = False) -> None:
+    if artefact.stage == "pretrain-encoder" or (imported and artefact.stage == IMPORT):
+        return
+    raise ConfigError(
+        f"--encoder {artefact.manifest}: expected a run of pretrain-encoder"
+        f"{', or an encoder of import-encoder' if imported else ''}, found one of {artefact.stage}"
+    )
 
 
 def open_frozen(artefact: Artefact, run: str, device: torch.device) -> FrozenEncoder:
-    """Load the encoder of a run.
+    """Load the encoder of a run, or an imported one.
 
     Args:
-        artefact: Made by the stage pretrain-encoder.
+        artefact: Made by the stage pretrain-encoder or import-encoder.
         run: The slug that the spec names; the artefact's folder has this name.
         device: Where features are computed.
 
     Raises:
-        ConfigError: If the artefact is another run's, or no pretraining run at all.
+        ConfigError: If the artefact is another run's, or holds no encoder at all.
         DataError: If its weights are corrupt.
     """
-    _check_run(artefact)
+    _check_run(artefact, imported=True)
     if artefact.folder.name != run:
         raise ConfigError(
             f'--encoder {artefact.manifest}: holds run "{artefact.folder.name}", '
             f'but the spec judges "{run}"'
         )
     loaded = load_encoder(artefact, device)
-    epochs = artefact.spec["recipe"]["epochs"]
+    imported = artefact.stage == IMPORT
+    epochs = artefact.spec.get("epochs") if imported else artefact.spec["recipe"]["epochs"]
     return FrozenEncoder(*loaded, device, artefact.path(FILE), run, epochs)
 
 

@@ -11,6 +11,9 @@ from clsp.report.published import Published
 
 DASH = "—"
 MINUS = "−"
+UNSEEDED = {"rank": 1, "share": 2, "number": 4, "count": 0}  # digits of units without seeds
+NAMES = ("Dataset", "Encoder", "Method")
+READING = "Mean ± standard deviation over seeds (number of seeds); — (0 of 3): no run is there."
 DEMONSTRATION = "Demonstration run on stand-in data: these numbers are not results."
 
 
@@ -24,7 +27,7 @@ class Cell:
         label: Method as printed.
         column: Title of the column.
         mark: Footnote mark of the column, or nothing.
-        unit: "percent" or "rank".
+        unit: "percent" and "rank" of encoders; of banks "share" (percent), "count" and "number".
         protocol: Protocol of the numbers behind it; with `variant` and `tasks` it finds them.
         metric: "top1", "mean_per_class" or "map11"; empty if no run is there.
         mean: Mean over seeds, None if none is there.
@@ -75,12 +78,11 @@ class Cell:
             return DASH
         if self.mean is None:
             return f"{DASH} ({self.n} of {self.expected})"
-        digits = 2 if self.unit == "percent" else 1
-        if self.unit == "rank":
-            return f"{self.mean:.{digits}f}"
-        spread = f" ± {self.std:.{digits}f}" if self.std is not None else ""
+        if self.unit in UNSEEDED:
+            return f"{self.mean:.{UNSEEDED[self.unit]}f}"
+        spread = f" ± {self.std:.2f}" if self.std is not None else ""
         count = f"{self.n}" if self.n == self.expected else f"{self.n} of {self.expected}"
-        return f"{self.mean:.{digits}f}{spread} ({count})"
+        return f"{self.mean:.2f}{spread} ({count})"
 
     @property
     def published_text(self) -> str:
@@ -109,6 +111,8 @@ class Table:
         compared: Titles of the columns that get a published column beside them.
         notes: Footnotes, in the order of their marks.
         comparison: What the rows do not share.
+        names: Titles of the three columns that name a row: Cell.dataset, encoder and label.
+        reading: How a cell is read.
     """
 
     title: str
@@ -116,6 +120,8 @@ class Table:
     compared: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     comparison: list[str] = field(default_factory=list)
+    names: tuple[str, str, str] = NAMES
+    reading: str = READING
 
     @property
     def columns(self) -> list[tuple[str, str]]:

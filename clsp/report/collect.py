@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from clsp.config.floors import Floor, expand_floors
+from clsp.config.foreign import METHOD, Imported, expand_imported
 from clsp.config.grid import Run, expand_runs
-from clsp.config.plan import judging_jobs, pretrain_job
+from clsp.config.plan import encoder_job, judging_jobs
+from clsp.config.quality import PROTOCOL
 from clsp.config.schema import Params
 from clsp.config.variation import number
 from clsp.report.escape import write_csv
+from clsp.report.quality import quality_rows
 from clsp.report.records import Records, manifest_digest
 from clsp.runtime.canonical import canonical_json, sha256_json
 from clsp.runtime.files import write_atomic
@@ -26,6 +29,8 @@ COLUMNS = (
     "variation",
     "recipe",
     "uses_labels",
+    "checkpoint",
+    "images",
     "seed",
     "task",
     "protocol",
@@ -46,18 +51,18 @@ COLUMNS = (
     "status",
 )
 
-# What has to be current for a number to count: the encoder that params.yaml asks for now.
+# What has to be current for a number to count, beside the encoder that params.yaml asks for now.
 READS = {
-    "probe-encoder": ("pretrain-encoder", "extract-features"),
-    "probe-transfer": ("pretrain-encoder", "extract-features"),
-    "probe-few-shot": ("pretrain-encoder", "extract-features"),
-    "fine-tune-encoder": ("pretrain-encoder",),
+    "probe-encoder": ("extract-features",),
+    "probe-transfer": ("extract-features",),
+    "probe-few-shot": ("extract-features",),
+    "fine-tune-encoder": (),
 }
 
 Row = dict[str, Any]
 Name = tuple[str, str, str]  # dataset, encoder and label: what names a row of a table
 Key = tuple[str, str, str]  # task, protocol and variant: what names a number of a run or floor
-Judged = Run | Floor
+Judged = Run | Imported | Floor
 
 
 def ordinary_runs(params: Params) -> list[Run]:
@@ -66,19 +71,19 @@ def ordinary_runs(params: Params) -> list[Run]:
 
 
 def all_judged(params: Params) -> dict[str, Judged]:
-    """Everything that is judged, by slug: runs, then floors."""
-    return {**expand_runs(params), **expand_floors(params)}
+    """Everything that is judged, by slug: runs, imported encoders, then floors."""
+    return {**expand_runs(params), **expand_imported(params), **expand_floors(params)}
 
 
 def row_name(judged: Judged) -> Name:
-    """Dataset, encoder and label of a run or floor."""
-    if isinstance(judged, Floor):
-        return judged.dataset, judged.encoder, judged.label
-    return str(judged.axes["dataset"]), str(judged.axes["encoder"]), judged.label
+    """Dataset, encoder and label of what is judged."""
+    if isinstance(judged, Run):
+        return str(judged.axes["dataset"]), str(judged.axes["encoder"]), judged.label
+    return judged.dataset, judged.encoder, judged.label
 
 
 def runs_by_name(params: Params) -> dict[Name, list[Judged]]:
-    """The runs or floors behind every row that some table may have, one per seed."""
+    """What is judged behind every row that some table may have, one per seed."""
     found: dict[Name, list[Judged]] = {}
     for judged in all_judged(params).values():
         dataset, encoder, label = row_name(judged)
@@ -87,8 +92,8 @@ def runs_by_name(params: Params) -> dict[Name, list[Judged]]:
     return found
 
 
-def _probed(run: Run) -> dict[str, list[Key]]:
-    """The numbers that only runs yield."""
+def _probed(run: Run | Imported) -> dict[str, list[Key]]:
+    """The numbers that floors do not yield."""
     dataset = run.judged_on
     probed = [(dataset, "linear", ""), (dataset, "knn", "")]
     if run.probe.knn.best_of:
@@ -101,8 +106,8 @@ def _probed(run: Run) -> dict[str, list[Key]]:
 
 
 def expected_numbers(judged: Judged) -> dict[str, list[Key]]:
-    """The numbers a run or floor must yield, as stage -> [(task, protocol, variant)]."""
-    numbers = _probed(judged) if isinstance(judged, Run) else {}
+    """The numbers an encoder or floor must yield, as stage -> [(task, protocol, variant)]."""
+    numbers = {} if isinstance(judged, Floor) else _probed(judged)
     if judged.transfer is not None:
         tasks = judged.transfer.datasets
         numbers["probe-transfer"] = [(task, "transfer", "") for task in tasks]
@@ -115,19 +120,18 @@ def expected_numbers(judged: Judged) -> dict[str, list[Key]]:
 
 
 def current_artefacts(judged: Judged, records: Records) -> dict[str, Artefact]:
-    """Artefacts of a run or floor whose spec is what params.yaml asks for now, by stage."""
-    jobs = [pretrain_job(judged)] if isinstance(judged, Run) else []
+    """Artefacts of an encoder or floor whose spec is what params.yaml asks for now, by stage."""
+    jobs = [encoder_job(judged), *judging_jobs(judged)]
     found = {
-        job.stage: records.current(job.stage, job.name, job.spec)
-        for job in [*jobs, *judging_jobs(judged)]
+        job.stage: records.current(job.stage, job.name, job.spec) for job in jobs if job is not None
     }
     return {stage: artefact for stage, artefact in found.items() if artefact is not None}
 
 
 def counted(judged: Judged, stage: str, artefacts: dict[str, Artefact]) -> Artefact | None:
     """The artefact of a judging stage, if what it judged is what params.yaml asks for."""
-    own = isinstance(judged, Run)
-    reads = [name for name in READS[stage] if own or name != "pretrain-encoder"]
+    maker = encoder_job(judged)
+    reads = [*READS[stage], *([maker.stage] if maker else [])]
     return artefacts.get(stage) if all(name in artefacts for name in reads) else None
 
 
@@ -149,13 +153,29 @@ def _origin(artefact: Artefact, records: Records) -> Row:
     }
 
 
-def _about(judged: Judged) -> Row:
-    """The columns that every number of a run or floor shares; a floor has no method."""
-    if isinstance(judged, Floor):
+def checkpoint_of(artefact: Artefact | None) -> str:
+    """File name and sha256 of the file that an encoder was imported from, as one text."""
+    if artefact is None:
+        return ""
+    told = artefact.predicate["facts"].get("source")
+    told = told if isinstance(told, dict) else {}
+    name = str(told.get("path", "unknown")).rpartition("/")[2]
+    return f"{name} sha256:{told.get('sha256', 'unknown')}"
+
+
+def _about(judged: Judged, artefacts: dict[str, Artefact]) -> Row:
+    """The columns that every number of an encoder or floor shares; a floor has no method."""
+    if not isinstance(judged, Run):
         dataset, encoder, label = row_name(judged)
-        place = {"dataset": dataset, "encoder": encoder, "method": "", "positives": ""}
+        method = METHOD if isinstance(judged, Imported) else ""
+        place = {"dataset": dataset, "encoder": encoder, "method": method, "positives": ""}
         rest = {"label": label, "variation": "", "recipe": "", "uses_labels": "no"}
-        return {**place, **rest, "run": judged.slug, "seed": judged.seed}
+        about = {**place, **rest, "checkpoint": "", "run": judged.slug}
+        if isinstance(judged, Floor):
+            return {**about, "seed": judged.seed}
+        used = "yes" if judged.spec.uses_labels else "no"
+        file = checkpoint_of(artefacts.get("import-encoder"))
+        return {**about, "seed": None, "uses_labels": used, "checkpoint": file}
     return {
         **judged.axes,
         "run": judged.slug,
@@ -163,6 +183,7 @@ def _about(judged: Judged) -> Row:
         "variation": " ".join(f"{name}={number(v)}" for name, v in judged.variation.items()),
         "recipe": judged.spec.recipe.family,
         "uses_labels": "yes" if judged.label_users else "no",
+        "checkpoint": "",
     }
 
 
@@ -180,7 +201,8 @@ def _converged(record: dict[str, Any]) -> str:
 
 
 def _rows(judged: Judged, records: Records) -> Iterator[Row]:
-    artefacts, common = current_artefacts(judged, records), _about(judged)
+    artefacts = current_artefacts(judged, records)
+    common = _about(judged, artefacts)
     for stage, numbers in expected_numbers(judged).items():
         artefact = counted(judged, stage, artefacts)
         results = results_of(artefact) if artefact else {}
@@ -198,7 +220,15 @@ def _rows(judged: Judged, records: Records) -> Iterator[Row]:
 def build_frame(params: Params, root: Path) -> list[Row]:
     """One row per expected number, in the order of params.yaml; missing ones have no value."""
     records = Records(root)
-    return [row for judged in all_judged(params).values() for row in _rows(judged, records)]
+    rows = [row for judged in all_judged(params).values() for row in _rows(judged, records)]
+    return [*rows, *_bank_rows(params, records)]
+
+
+def _bank_rows(params: Params, records: Records) -> Iterator[Row]:
+    """The quality figures of banks."""
+    for row, artefact in quality_rows(params, records):
+        known = row | (_origin(artefact, records) if artefact else {})
+        yield {c: known.get(c) for c in COLUMNS} | {"status": "done" if artefact else "missing"}
 
 
 def frame_csv(rows: list[Row]) -> str:
@@ -207,11 +237,16 @@ def frame_csv(rows: list[Row]) -> str:
 
 
 def build_metrics(rows: list[Row]) -> dict[str, Any]:
-    """Nested numbers for `dvc metrics`: one entry per run, and the mean of each label."""
+    """Nested numbers for `dvc metrics`: one entry per run or bank, and the mean of each label."""
     nested: dict[str, Any] = {}
+    banks: dict[str, Any] = {}
     groups: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
         if row["status"] != "done":
+            continue
+        if row["protocol"] == PROTOCOL:
+            named = banks.setdefault(row["run"], {}).setdefault(row["encoder"], {})
+            named.setdefault(row["variant"], {})[row["metric"]] = row["value"]
             continue
         protocol = "_".join(filter(None, (row["protocol"], row["variant"])))
         nested.setdefault(row["run"], {}).setdefault(protocol, {})[row["task"]] = row["value"]
@@ -221,7 +256,7 @@ def build_metrics(rows: list[Row]) -> dict[str, Any]:
     for (label, protocol, task), values in groups.items():
         mean = round(sum(values) / len(values), 4)
         summary.setdefault(label, {}).setdefault(protocol, {})[task] = mean
-    return {"runs": nested, "summary": summary}
+    return {"runs": nested, "summary": summary, **({"banks": banks} if banks else {})}
 
 
 def collect_results(spec: Params, root: Path, frame: Output, metrics: Output) -> Outcome:

@@ -4,16 +4,30 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from clsp.config.foreign import METHOD, expand_imported
 from clsp.config.grid import expand_runs
 from clsp.config.labels import MARK
 from clsp.config.schema import Params
-from clsp.report.collect import Name
+from clsp.report.collect import Name, row_name
 from clsp.runtime.errors import ConfigError
 
 LABELS = (
     f'Methods whose label ends in "{MARK.strip()}" use the labels of the training images in '
     "pretraining, directly or through another run; the others use none."
 )
+
+
+IMPORTED = (
+    "Imported, trained elsewhere by a recipe that no record here shows, so that a difference from "
+    "other rows may be the recipe's"
+)
+
+
+def imported_notes(frame: pd.DataFrame) -> list[str]:
+    """The files behind imported encoders, by label, with their digests; nothing without any."""
+    rows = frame[frame["method"] == METHOD][["label", "checkpoint"]].drop_duplicates()
+    told = [f"{r.label}: {r.checkpoint or 'not there yet'}" for r in rows.itertuples(index=False)]
+    return [f"Files of imported encoders: {'; '.join(told)}."] if told else []
 
 
 def check_recipes(params: Params, frame: pd.DataFrame) -> None:
@@ -24,7 +38,8 @@ def check_recipes(params: Params, frame: pd.DataFrame) -> None:
     """
     if params.comparison.recipes == "mixed":
         return
-    for dataset, rows in frame[frame["method"] != ""].groupby("dataset", sort=False):  # no floors
+    known = frame[~frame["method"].isin(["", METHOD])]  # floors and imported encoders have none
+    for dataset, rows in known.groupby("dataset", sort=False):
         families = list(rows["recipe"].unique())
         if len(families) > 1:
             raise ConfigError(
@@ -45,20 +60,29 @@ def _families(params: Params) -> dict[Name, str]:
 
 
 def comparison_notes(params: Params, shown: Iterable[Name]) -> list[str]:
-    """A note for labels, and one per dataset on which what is shown mixes recipe families.
+    """Notes on what the rows do not share.
+
+    One for labels, one for imported encoders, and one per dataset on which what is shown mixes
+    recipe families.
 
     Args:
         params: The validated parameters.
         shown: Dataset, encoder and label of everything that a table or a figure shows.
     """
     known, marked = _families(params), False
+    imported = {row_name(each) for each in expand_imported(params).values()}
+    foreign: dict[str, None] = {}
     mixed: dict[str, dict[str, dict[str, None]]] = {}  # dataset -> family -> labels
     for name in shown:
         dataset, _, label = name
         if name in known:  # floors follow no recipe
             mixed.setdefault(dataset, {}).setdefault(known[name], {})[label] = None
+        if name in imported:
+            foreign[label] = None
         marked |= label.endswith(MARK)
     notes = [LABELS] if marked else []
+    if foreign:
+        notes.append(f"{IMPORTED}: {', '.join(foreign)}.")
     for dataset, families in mixed.items():
         if len(families) > 1:
             listed = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in families.items())

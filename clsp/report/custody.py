@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clsp.config.floors import Floor
-from clsp.config.plan import banks_needed, datasets_needed, expected_jobs, pairs_needed
+from clsp.config.foreign import Imported
+from clsp.config.grid import Run
+from clsp.config.plan import (
+    banks_needed,
+    datasets_needed,
+    encoder_job,
+    expected_jobs,
+    pairs_needed,
+)
 from clsp.config.schema import Params
 from clsp.report.collect import (
     Judged,
@@ -23,6 +31,7 @@ from clsp.runtime.manifest import Artefact
 
 STAGES = {
     "pretrain-encoder": "pretraining",
+    "import-encoder": "import",
     "extract-features": "features",
     "probe-encoder": "linear probe and kNN",
     "fine-tune-encoder": "fine-tuning",
@@ -64,14 +73,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Custody:
-    """Everything behind the numbers of one run or floor."""
+    """Everything behind the numbers of one encoder or floor."""
 
     slug: str
-    seed: int
+    seed: int | None  # None where it is not known
     steps: list[Step]
     numbers: list[Number]
-    inputs: list[tuple[str, str]]  # (file, sha256) that pretraining read
-    outputs: list[tuple[str, str]]  # (file, sha256) that pretraining wrote
+    inputs: list[tuple[str, str]]  # (file, sha256) that pretraining or the import read
+    outputs: list[tuple[str, str]]  # (file, sha256) that it wrote
     missing: list[str]
 
 
@@ -81,7 +90,7 @@ class Group:
 
     anchor: str
     title: str
-    kind: str  # "method"; "step" of an ablation; "floor"
+    kind: str  # "method"; "step" of an ablation; "imported"; "floor"
     runs: list[Custody] = field(default_factory=list)
 
 
@@ -138,7 +147,8 @@ def _short(uri: str) -> str:
 
 def _custody(judged: Judged, records: Records) -> Custody:
     artefacts, expected = current_artefacts(judged, records), expected_numbers(judged)
-    trained = artefacts.get("pretrain-encoder")
+    maker = encoder_job(judged)
+    trained = artefacts.get(maker.stage) if maker else None
     steps = [_step(t, artefacts[s], records) for s, t in STAGES.items() if s in artefacts]
     numbers = [
         _number(key, counted(judged, stage, artefacts))
@@ -150,11 +160,15 @@ def _custody(judged: Judged, records: Records) -> Custody:
         used = trained.predicate["resolvedDependencies"]
         inputs = [(_short(d["uri"]), d["digest"]["sha256"]) for d in used]
         outputs = [(name, s["digest"]["sha256"]) for name, s in trained.subjects.items()]
-    own = [] if isinstance(judged, Floor) else ["pretrain-encoder"]
-    wanted = [*own, "extract-features", *expected]
+    wanted = [*([maker.stage] if maker else []), "extract-features", *expected]
     missing = [STAGES[stage] for stage in wanted if stage not in artefacts]
-    seed = judged.seed if isinstance(judged, Floor) else judged.spec.seed
-    return Custody(judged.slug, seed, steps, numbers, inputs, outputs, missing)
+    return Custody(judged.slug, _seed(judged), steps, numbers, inputs, outputs, missing)
+
+
+def _seed(judged: Judged) -> int | None:
+    if isinstance(judged, Imported):
+        return None
+    return judged.seed if isinstance(judged, Floor) else judged.spec.seed
 
 
 def group_anchor(dataset: str, encoder: str, label: str) -> str:
@@ -164,13 +178,13 @@ def group_anchor(dataset: str, encoder: str, label: str) -> str:
 
 
 def _kind(judged: Judged) -> str:
-    if isinstance(judged, Floor):
-        return "floor"
+    if not isinstance(judged, Run):
+        return "imported" if isinstance(judged, Imported) else "floor"
     return "step" if judged.variation else "method"
 
 
 def build_groups(params: Params, records: Records) -> list[Group]:
-    """Every run and floor of params.yaml with its custody, grouped as tables group them."""
+    """Everything that params.yaml judges with its custody, grouped as tables group them."""
     groups: dict[str, Group] = {}
     for judged in all_judged(params).values():
         dataset, encoder, label = row_name(judged)
@@ -203,6 +217,7 @@ def _stored(
             "metrics": artefact.metrics,
             "counters": artefact.predicate.get("counters", {}),
             "spec": artefact.spec,
+            "label_conditioned": artefact.predicate["facts"].get("label_conditioned"),
         }
         for name in names
         for artefact in records.named(stage, name)[:1]
@@ -217,6 +232,26 @@ def build_banks(params: Params, records: Records) -> list[dict[str, Any]]:
 def build_pairs(params: Params, records: Records) -> list[dict[str, Any]]:
     """What is known of all pairs that a run trains on."""
     return _stored(records, "mine-pairs", pairs_needed(params), "pairs.npy", "pairs")
+
+
+def build_imports(params: Params, records: Records) -> list[dict[str, Any]]:
+    """What is known of every file that a denoiser or an encoder was imported from."""
+    jobs = [
+        job for job in expected_jobs(params) if job.stage in ("import-denoiser", "import-encoder")
+    ]
+    return [
+        {
+            "name": job.name,
+            "manifest": records.relative(artefact),
+            "source": artefact.predicate["facts"].get("source", {}),
+            "facts": {
+                key: artefact.predicate["facts"].get(key)
+                for key in ("format", "architecture", "dropped", "label_conditioned")
+            },
+        }
+        for job in jobs
+        for artefact in records.named(job.stage, job.name)[:1]
+    ]
 
 
 def _in_use(params: Params, records: Records) -> Iterator[Artefact]:

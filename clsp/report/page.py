@@ -18,10 +18,12 @@ from clsp.report.custody import (
     build_cards,
     build_environments,
     build_groups,
+    build_imports,
     build_pairs,
     group_anchor,
 )
 from clsp.report.leakage import build_leakage
+from clsp.report.quality import bank_anchor, bank_rows, build_quality
 from clsp.report.records import Records
 from clsp.runtime.canonical import sha256_json
 from clsp.runtime.errors import ConfigError
@@ -44,6 +46,7 @@ class TableView:
 
     name: str
     title: str
+    names: list[str]  # titles of the columns that name a row
     columns: list[tuple[str, str]]  # (title, mark)
     compared: list[str]
     rows: list[tuple[tuple[str, str, str], str, list[Cell]]]  # names, anchor, cells
@@ -62,11 +65,15 @@ class FigureView:
 
 
 def _row_anchors(params: Params) -> dict[Name, str]:
-    """Where each row's runs are listed; an ablation may print an ordinary run's value too."""
-    return {
+    """Where each row's runs are listed; an ablation may print an ordinary run's value too.
+
+    Rows of banks lead to the bank.
+    """
+    runs = {
         name: group_anchor(name[0], name[1], runs[0].label)
         for name, runs in runs_by_name(params).items()
     }
+    return runs | {name: bank_anchor(bank) for name, bank in bank_rows(params).items()}
 
 
 def _table_view(artefact: Artefact, anchors: dict[Name, str]) -> TableView:
@@ -81,6 +88,7 @@ def _table_view(artefact: Artefact, anchors: dict[Name, str]) -> TableView:
     return TableView(
         name,
         facts["title"],
+        facts["names"],
         columns,
         facts["compared"],
         [(row, anchors[row], of_row) for row, of_row in rows.items()],
@@ -136,6 +144,7 @@ def render_page(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = _number
+    environment.filters["bank_anchor"] = bank_anchor
     missing, rows = _missing(frame)
     anchors = _row_anchors(params)
     page = environment.from_string(template.read_text(encoding="utf-8")).render(
@@ -151,7 +160,9 @@ def render_page(
         groups=build_groups(params, records),
         cards=build_cards(params, records),
         banks=build_banks(params, records),
+        quality=build_quality(params, records),
         pairs=build_pairs(params, records),
+        imports=build_imports(params, records),
         leakage=build_leakage(params, records),
         environments=build_environments(params, records),
         deviations=read_deviations(deviations),

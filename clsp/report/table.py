@@ -9,7 +9,7 @@ import pandas as pd
 
 from clsp.config.schema import TABLES, Params
 from clsp.report.cells import DEMONSTRATION, Table, cells_csv
-from clsp.report.comparison import check_recipes, comparison_notes
+from clsp.report.comparison import check_recipes, comparison_notes, imported_notes
 from clsp.report.escape import csv_value, latex, markdown
 from clsp.report.published import PublishedNumbers
 from clsp.runtime import registry
@@ -40,6 +40,7 @@ def read_frame(text: str) -> pd.DataFrame:
         "variation",
         "recipe",
         "uses_labels",
+        "checkpoint",
     }
     if absent := sorted(needed - set(frame.columns)):
         raise DataError(f"frame.csv: the columns {', '.join(absent)} are missing")
@@ -59,12 +60,14 @@ def build_table(
     """
     module: ModuleType = registry.load(TABLES, table, "table")
     check_recipes(params, frame)
-    built: Table = module.build(params, module.select(frame), published)
-    return replace(built, comparison=comparison_notes(params, built.rows))
+    shown = module.select(frame)
+    built: Table = module.build(params, shown, published)
+    notes = [*comparison_notes(params, built.rows), *imported_notes(shown)]
+    return replace(built, comparison=notes)
 
 
 def _header(table: Table) -> list[str]:
-    titles = ["Dataset", "Encoder", "Method"]
+    titles = [*table.names]
     for column, mark in table.columns:
         titles.append(f"{column}{mark}")
         if column in table.compared:
@@ -86,8 +89,7 @@ def _body(table: Table) -> list[list[str]]:
 
 def notes_of(table: Table) -> list[str]:
     """Everything printed below a table: what the numbers are, footnotes, and sources."""
-    notes = ["Mean ± standard deviation over seeds (number of seeds); — (0 of 3): no run is there."]
-    notes += [*table.notes, *table.comparison]
+    notes = [table.reading, *table.notes, *table.comparison]
     sources: dict[str, None] = {}
     for cell in table.cells:
         if cell.published is not None:
@@ -194,6 +196,7 @@ def render_table(
             "table": table,
             "title": built.title,
             "compared": list(built.compared),
+            "names": list(built.names),
             "notes": notes_of(built),
         },
     )

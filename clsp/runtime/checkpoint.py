@@ -57,7 +57,10 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write resume state so that a crash at any point leaves the previous or the new one whole."""
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / "state.pt.partial"
-    torch.save(dict(state), fresh)
+    with open(fresh, "wb") as stream:
+        torch.save(dict(state), stream)
+        stream.flush()
+        os.fsync(stream.fileno())  # before the pointer to it, which goes to the disk as well
     digest = sha256_file(fresh)
     final = folder / f"state-{digest[:16]}.pt"
     fresh.replace(final)

@@ -8,10 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from clsp.runtime.errors import DataError
+from clsp.runtime.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 VARIABLE = "CLSP_DEVICE"  # set by the Snakefile from params.yaml's `device`
+PROCESSES = "CLSP_PROCESSES"  # set by rules whose jobs may use several GPUs
 
 
 def cuda_devices() -> int:
@@ -72,33 +73,67 @@ def resolve() -> "torch.device":  # noqa: F821 - torch is imported only when a s
     return torch.device("cpu")
 
 
-def claim_gpu() -> int | None:
-    """Take one free GPU of this machine for the life of the process.
+def processes() -> int:
+    """How many processes, each with a device of its own, one job may start on this machine.
 
-    Several jobs share a machine; Snakemake counts GPUs but assigns none. The claim is a file lock
-    that the kernel drops when the process dies. Returns the lock's descriptor, which must stay
-    open, or None where there is nothing to choose (CPU, one device given, or a batch system that
-    has assigned devices already).
+    Raises:
+        ConfigError: If the variable is no whole number; 0 counts as 1, for jobs without a GPU.
+    """
+    given = os.environ.get(PROCESSES) or "1"
+    if not given.isdecimal():
+        raise ConfigError(f"{PROCESSES}: expected a whole number of processes, found {given!r}")
+    return max(1, int(given))
+
+
+def _lock(name: str) -> int | None:
+    """Take one GPU; None if another job has it."""
+    path = Path(tempfile.gettempdir()) / f"clsp-gpu-{os.getuid()}-{name}.lock"
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def claim_gpus(count: int = 1) -> list[int]:
+    """Take free GPUs of this machine for the life of the process.
+
+    Several jobs share a machine; Snakemake counts GPUs but assigns none. A claim is a file lock
+    that the kernel drops when the process dies. All are taken or none, so that two jobs cannot wait
+    for each other's.
+
+    Args:
+        count: How many.
+
+    Returns:
+        The locks' descriptors, which must stay open; none where there is nothing to choose (CPU,
+        one device given, or a batch system that has assigned devices already).
+
+    Raises:
+        DataError: If there are fewer GPUs than that.
     """
     if wanted() == "cpu" or "SLURM_JOB_ID" in os.environ:
-        return None
+        return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(i) for i in range(cuda_devices())]
+    if names and count > len(names):
+        raise DataError(f"{count} GPUs were asked for, but this machine offers {len(names)}")
     if len(names) < 2:
-        return None
+        return []
     told = False
     while True:
+        held: dict[str, int] = {}
         for name in names:
-            path = Path(tempfile.gettempdir()) / f"clsp-gpu-{os.getuid()}-{name}.lock"
-            handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
-            else:
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                return handle
+            if len(held) < count and (handle := _lock(name)) is not None:
+                held[name] = handle
+        if len(held) == count:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+            return list(held.values())
+        for handle in held.values():
+            os.close(handle)
         if not told:
-            log.info("waiting for a free GPU: all of %s are taken", ", ".join(names))
+            log.info("waiting until %d of the GPUs %s are free", count, ", ".join(names))
             told = True
         time.sleep(0.5)

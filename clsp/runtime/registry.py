@@ -64,7 +64,8 @@ def load(package: str, name: str, kind: str) -> ModuleType:
 
 def _is_settings(node: ast.stmt) -> bool:
     return isinstance(node, ast.ClassDef) and any(
-        isinstance(base, ast.Name) and base.id.endswith(("Strict", "Config")) for base in node.bases
+        isinstance(base, ast.Name) and base.id.endswith(("Strict", "Config", "Settings"))
+        for base in node.bases
     )
 
 

@@ -6,6 +6,7 @@ A stage is an ordinary function whose parameters say what they are:
     dataset: Input           --dataset FILE...   one artefact (its manifest among the files)
     manifests: Inputs        --manifests FILE... any number of artefacts
     published: File          --published FILE    a tracked file; its hash is recorded
+    foreign: Files           --foreign FILE...   the same for one or more files
     images: Output           --images PATH       lent as a private path, moved into place at the end
     scratch: Scratch         --scratch DIR       survives interruption, removed on success
     other: str | int | Path  --other VALUE
@@ -25,6 +26,7 @@ from clsp.runtime.manifest import Artefact
 Input = Annotated[Artefact, "input"]
 Inputs = Annotated[list[Artefact], "inputs"]
 File = Annotated[Path, "file"]
+Files = Annotated[list[Path], "files"]
 Output = Annotated[Path, "output"]
 Scratch = Annotated[Path, "scratch"]
 
@@ -43,7 +45,7 @@ class Parameter:
     """One parameter of a stage: its name and how the command line fills it."""
 
     name: str
-    kind: str  # spec, input, inputs, file, output, scratch or value
+    kind: str  # spec, input, inputs, file, files, output, scratch or value
     type: Any
 
 

@@ -32,6 +32,7 @@ MIRRORED = (
     "probe-transfer",
     "probe-few-shot",
     "fine-tune-encoder",
+    "measure-bank",
 )
 FIRST, EVERY = 20.0, 15.0  # seconds until the first live update, and between updates
 LIMIT = 1000  # points per call that MLflow accepts

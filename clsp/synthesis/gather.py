@@ -6,17 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clsp.config.labels import generator_uses_labels
 from clsp.config.schema import BankSpec
-from clsp.data.bank import INDEX, identity, map_array
-from clsp.data.prepared import Prepared, open_prepared
+from clsp.data.bank import INDEX, identity, map_array, other_anchors
+from clsp.data.prepared import Images, Prepared
 from clsp.runtime.errors import DataError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.progress import Progress
-from clsp.runtime.rng import numpy_stream
 from clsp.runtime.stage import Input, Inputs, Outcome, Output
 from clsp.synthesis.shard import anchors_of, parse_shard
-from clsp.synthesis.storage import reserve_images
+from clsp.synthesis.storage import ArrayFile, open_anchors, release
 
 BLOCK = 1 << 22  # bytes of candidates looked at together
 
@@ -58,12 +56,15 @@ def open_shards(spec: BankSpec, shards: list[Artefact], prepared: Prepared) -> l
     """
     if not shards:
         raise DataError("--shards: none given")
-    denoiser = shards[0].predicate["facts"]["denoiser"]
+    first = shards[0].predicate["facts"]
     for shard in shards:
+        facts = shard.predicate["facts"]
         _refuse(shard, "stage", shard.stage, "generate-shard")
         _refuse(shard, "spec", shard.spec, spec.canonical())
-        _refuse(shard, "dataset", shard.predicate["facts"]["dataset"], identity(prepared))
-        _refuse(shard, "denoiser", shard.predicate["facts"]["denoiser"], denoiser)
+        _refuse(shard, "dataset", facts["dataset"], identity(prepared))
+        _refuse(shard, "number of candidates", facts["candidates"], spec.candidates)
+        for key in ("denoiser", "sampler", "label_conditioned"):
+            _refuse(shard, key, facts[key], first[key])
     names = [shard.predicate["externalParameters"]["arguments"]["shard"] for shard in shards]
     count = parse_shard(names[0])[1]
     wanted = [f"{number}-of-{count}" for number in range(1, count + 1)]
@@ -82,21 +83,25 @@ def _blocks(shards: list[Shard]) -> Iterator[tuple[Shard, int, np.ndarray]]:
     for shard in shards:
         step = max(1, BLOCK // shard.images[0].nbytes)
         for row in range(0, len(shard.images), step):
-            yield shard, row, np.array(shard.images[row : row + step])
+            block = np.array(shard.images[row : row + step])
+            release(shard.images)
+            yield shard, row, block
 
 
 def _sha64(image: np.ndarray) -> int:
     return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big")
 
 
-def index_images(table: np.ndarray, shard: Shard, row: int, block: np.ndarray) -> None:
-    """Fill the index entries (n, K) of a run of anchors, see clsp.data.bank.INDEX."""
+def index_images(shard: Shard, row: int, block: np.ndarray) -> np.ndarray:
+    """Index entries (n, K) of a run of anchors, see clsp.data.bank.INDEX."""
+    table = np.zeros(block.shape[:2], INDEX)
     rows = row + np.arange(len(block))
     table["anchor"] = (shard.start + rows)[:, None]
     table["candidate"] = np.arange(block.shape[1])
     table["shard"] = shard.number
     table["row"] = rows[:, None]
     table["sha64"] = [[_sha64(image) for image in candidates] for candidates in block]
+    return table
 
 
 def _refuse_images(bad: np.ndarray, first: int, what: str) -> None:
@@ -139,16 +144,32 @@ def distance(block: np.ndarray, images: np.ndarray) -> float:
     return float((difference**2).mean(axis=(2, 3, 4), dtype=np.float64).sum())
 
 
-def other_anchors(seed: int, count: int) -> np.ndarray:
-    """For each anchor another one, drawn at random; int64 (count,)."""
-    offsets = numpy_stream(seed, "other anchor").integers(1, max(count, 2), size=count)
-    return (np.arange(count) + offsets) % count
+def _join(
+    shards: list[Shard], anchors: Images, joined: ArrayFile, index: ArrayFile, seed: int
+) -> dict[str, float]:
+    """Write images and index, a run of anchors at a time; sums of the squared differences."""
+    others, sums = other_anchors(seed, len(anchors)), {"own": 0.0, "random": 0.0}
+    with Progress("gather bank", len(anchors), "anchor") as progress:
+        for shard, row, block in _blocks(shards):
+            rows = np.arange(shard.start + row, shard.start + row + len(block))
+            own, random = anchors[rows], anchors[others[rows]]
+            release(anchors)
+            table = index_images(shard, row, block)
+            check_images(block, table["sha64"], own, rows[0])
+            joined.write(rows[0], block)
+            index.write(rows[0] * block.shape[1], table.reshape(-1))
+            sums["own"] += distance(block, own)
+            sums["random"] += distance(block, random)
+            progress.step(len(block))
+    joined.flush()
+    index.flush()
+    return sums
 
 
 def gather_bank(
     spec: BankSpec, shards: Inputs, dataset: Input, images: Output, index: Output
 ) -> Outcome:
-    """Join the shards of a bank into one array with its index.
+    """Join the shards of a bank into one array with its index, in bounded memory.
 
     The metrics compare candidates with their own anchor and with a random other one, in mean
     squared difference of pixels scaled to [0, 1]; own must be clearly smaller (methods.md 7, 22).
@@ -157,30 +178,21 @@ def gather_bank(
         DataError: If the shards are not exactly those of this bank and dataset, or an image is
             of one colour, a copy of its anchor, or a copy of another candidate.
     """
-    prepared = open_prepared(dataset)
+    prepared = open_anchors(dataset, labelled=False)
     anchors = prepared.split("train").images
     opened = open_shards(spec, shards, prepared)
     shape = (len(anchors), *opened[0].images.shape[1:])
-    joined = reserve_images(images, shape)
-    table = np.zeros(shape[:2], INDEX)
-    others, own, random = other_anchors(spec.seed, len(anchors)), 0.0, 0.0
-    with Progress("gather bank", len(anchors), "anchor") as progress:
-        for shard, row, block in _blocks(opened):
-            rows = np.arange(shard.start + row, shard.start + row + len(block))
-            joined[rows] = block
-            index_images(table[rows[0] : rows[-1] + 1], shard, row, block)
-            check_images(block, table["sha64"][rows], anchors[rows], rows[0])
-            own += distance(block, anchors[rows])
-            random += distance(block, anchors[others[rows]])
-            progress.step(len(block))
-    joined.flush()
-    with open(index, "wb") as stream:
-        np.lib.format.write_array(stream, table.reshape(-1), allow_pickle=False)
+    count = shape[0] * shape[1]
+    with (
+        ArrayFile.reserve(images, np.uint8, shape) as joined,
+        ArrayFile.reserve(index, INDEX, (count,)) as entries,
+    ):
+        sums = _join(opened, anchors, joined, entries, spec.seed)
+    made = shards[0].predicate["facts"]
     facts = {
         "dataset": {"spec": dataset.spec, **identity(prepared)},
-        "denoiser": shards[0].predicate["facts"]["denoiser"],
-        "sampler": shards[0].predicate["facts"]["sampler"],
-        "label_conditioned": generator_uses_labels(spec.generator),
+        **{key: made[key] for key in ("denoiser", "sampler", "label_conditioned")},
+        "devices": sorted({shard.predicate["facts"]["device"] for shard in shards}),
     }
-    metrics = {"bank/own_mse": own / table.size, "bank/random_mse": random / table.size}
-    return Outcome(metrics, {"anchors": len(anchors), "images": table.size}, facts)
+    metrics = {f"bank/{name}_mse": total / count for name, total in sums.items()}
+    return Outcome(metrics, {"anchors": len(anchors), "images": count}, facts)

@@ -2,27 +2,29 @@
 
 import re
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from clsp.config.labels import generator_uses_labels
+from clsp.config.sampling import SamplerSettings
 from clsp.config.schema import GENERATORS, BankSpec
 from clsp.data.bank import identity
-from clsp.data.prepared import open_prepared
+from clsp.data.prepared import Prepared
 from clsp.diffusion.pixels import to_signed
-from clsp.models.denoiser import load_denoiser
-from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
+from clsp.models.denoiser import Denoiser, load_denoiser
+from clsp.runtime.canonical import sha256_json
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError, DataError
-from clsp.runtime.files import write_atomic
 from clsp.runtime.progress import Progress
 from clsp.runtime.registry import load
 from clsp.runtime.stage import Input, Outcome, Output, Scratch
-from clsp.synthesis.storage import reserve_images
+from clsp.synthesis.contract import Request
+from clsp.synthesis.network import MEMORY_FORMAT, Network
+from clsp.synthesis.storage import open_anchors, release
+from clsp.synthesis.stream import ARRAY, Writer, open_stream
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -49,120 +51,159 @@ def anchors_of(shard: str, anchors: int) -> tuple[int, int]:
     return anchors * (number - 1) // count, anchors * number // count
 
 
-@dataclass(frozen=True)
-class Stream:
-    """The shard's array on disk and how far it is filled; both survive a kill.
+def batches(
+    total: int, candidates: int, settings: SamplerSettings, done: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Runs of a shard's (anchor, candidate) pairs that are drawn together.
 
-    Attributes:
-        images: uint8 (anchors * K, H, W, 3), a view of the mapped (anchors, K, H, W, 3) array.
-    """
-
-    folder: Path
-    key: str
-    images: np.memmap
-
-    def advance(self, done: int) -> None:
-        """Record that the first `done` images are on disk."""
-        self.images.flush()
-        write_atomic(self.folder / "done.json", canonical_json({"key": self.key, "done": done}))
-
-
-def open_stream(folder: Path, key: str, shape: tuple[int, ...]) -> tuple[Stream, int]:
-    """Continue the array that was begun for the same key, or begin one.
+    A batch holds whole anchors where batch_size allows. All batches of compiled code have one size,
+    since another would compile it anew: the last is filled up with pairs that are then dropped.
 
     Args:
-        folder: Scratch folder.
-        key: Digest of everything that decides the images.
-        shape: (anchors, K, H, W, 3).
+        total: Pairs of the shard, numbered anchor by anchor.
+        candidates: K.
+        settings: For batch_size and compile.
+        done: Pairs that are drawn already.
 
-    Returns:
-        The stream and the number of images that are already in it.
+    Yields:
+        Numbers of the pairs, int64 (B,), and how many of them, from the first, are wanted.
+    """
+    whole = settings.batch_size // candidates * candidates
+    size = min(whole or settings.batch_size, total)
+    for low in range(done, total, size):
+        wanted = min(size, total - low)
+        filled = size if settings.compile else wanted
+        yield np.arange(low, low + filled) % total, wanted
+
+
+def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy without making the host wait for a GPU that is still at the batch before."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def request_of(
+    pairs: np.ndarray, start: int, spec: BankSpec, prepared: Prepared, device: torch.device
+) -> Request:
+    """Look up anchors, and their labels where the generator uses them.
+
+    Args:
+        pairs: Numbers of (anchor, candidate) pairs of a shard, int64 (B,).
+        start: First anchor of the shard.
+        spec: For K, seed and generator.
+        prepared: The dataset.
+        device: Where candidates are drawn.
+    """
+    split = prepared.split("train")
+    anchors, which = np.unique(start + pairs // spec.candidates, return_inverse=True)
+    images = _to_device(np.ascontiguousarray(split.images[anchors]), device)
+    labels = split.labels[anchors] if spec.settings().uses_labels else None
+    return Request(
+        images=to_signed(images),
+        anchors=_to_device(anchors, device),
+        which=_to_device(which, device),
+        candidates=_to_device(pairs % spec.candidates, device),
+        labels=None if labels is None else _to_device(labels, device),
+        seed=spec.seed,
+    )
+
+
+def check_fit(spec: BankSpec, denoiser: Denoiser, prepared: Prepared, where: object) -> None:
+    """Refuse a denoiser of other images, or labels that it does not know.
 
     Raises:
-        DataError: If what is there was damaged.
+        ConfigError: If the steps do not fit the denoiser, or it knows no classes where they are
+            needed.
+        DataError: If sizes or classes differ, or training images have no label.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    array, progress = folder / "images.npy", folder / "done.json"
-    done, images = 0, None
-    if array.is_file() and progress.is_file():
-        try:
-            state = parse_json(progress.read_text(encoding="utf-8"))
-            if state["key"] == key:
-                done, images = state["done"], np.load(array, mmap_mode="r+", allow_pickle=False)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{folder}: damaged resume state ({error}); delete this folder to begin anew"
-            ) from error
-    if images is None:
-        progress.unlink(missing_ok=True)  # before the array that it describes is replaced
-        images = reserve_images(array, shape)
-    return Stream(folder, key, images.reshape(-1, *shape[2:])), done
+    split = prepared.split("train")
+    size = split.images.shape[1:3]
+    if (denoiser.size, denoiser.size) != size:
+        raise DataError(
+            f"{where}: the denoiser makes {denoiser.size}x{denoiser.size} images, but "
+            f"dataset {spec.dataset} has {size[0]}x{size[1]}"
+        )
+    if not spec.settings().uses_labels:
+        return
+    classes = len(prepared.classes)
+    if prepared.multilabel or denoiser.classes != classes:
+        kind = (
+            "labels of several classes per image" if prepared.multilabel else f"{classes} classes"
+        )
+        raise DataError(
+            f"{where}: generator {spec.generator} needs a denoiser of the classes of its anchors; "
+            f"the denoiser has {denoiser.classes or 'none'}, dataset {spec.dataset} has {kind}"
+        )
+    if missing := int((split.labels < 0).sum()):
+        raise DataError(
+            f"generator {spec.generator} uses labels, but {missing} of the {len(split)} training "
+            f"images of dataset {spec.dataset} have none"
+        )
 
 
 def generate_shard(
     spec: BankSpec, shard: str, denoiser: Input, dataset: Input, images: Output, scratch: Scratch
 ) -> Outcome:
-    """Draw K candidates for each anchor of one shard; labels are never read.
+    """Draw K candidates for each anchor of one shard; labels are read if the generator uses them.
 
     The shards of a bank split the training images contiguously. Batches run over (anchor,
     candidate) pairs and go straight to disk, so memory does not depend on the number of anchors.
 
     Raises:
         ConfigError: If the shard's name or the generator's settings are wrong.
-        DataError: If the denoiser was trained on images of another size.
+        DataError: If the denoiser was trained on images of another size or on other classes.
     """
-    prepared = open_prepared(dataset)
+    settings, device = spec.settings(), resolve()
+    prepared, loaded = open_anchors(dataset, settings.uses_labels), load_denoiser(denoiser, device)
+    check_fit(spec, loaded, prepared, denoiser.folder)
     anchors = prepared.split("train").images
-    device = resolve()
-    network = load_denoiser(denoiser, device)
-    if network.size != anchors.shape[1]:
-        raise DataError(
-            f"{denoiser.folder}: the denoiser makes {network.size}x{network.size} images, but "
-            f"dataset {spec.dataset} has {anchors.shape[1]}x{anchors.shape[2]}"
-        )
     start, stop = anchors_of(shard, len(anchors))
     belonging = identity(prepared)
-    key = sha256_json([spec.canonical(), shard, network.sha256, belonging])
+    key = sha256_json([spec.canonical(), shard, loaded.sha256, belonging, device.type])
+    total = (stop - start) * spec.candidates
     shape = (stop - start, spec.candidates, *anchors.shape[1:])
     stream, done = open_stream(scratch, key, shape)
-    generator, config = load(GENERATORS, spec.generator, "generator"), spec.settings()
-    with Progress(f"generate shard {shard}", len(stream.images), "image", done) as progress:
-        for low in range(done, len(stream.images), config.batch_size):
-            high = min(low + config.batch_size, len(stream.images))
-            pairs = np.arange(low, high)
-            rows = start + pairs // spec.candidates
-            drawn = generator.generate(
-                network,
-                to_signed(torch.from_numpy(anchors[rows]).to(device)),
-                torch.from_numpy(rows).to(device),
-                torch.from_numpy(pairs % spec.candidates).to(device),
-                config,
-                spec.seed,
-            )
-            stream.images[low:high] = drawn.cpu().numpy()
-            stream.advance(high)
-            progress.step(high - low)
-    count = len(stream.images)
-    del stream  # unmaps the array
-    shutil.move(scratch / "images.npy", images)
-    facts = _facts(spec, (start, stop), network.sha256, belonging, device)
-    return Outcome({}, {"images": count}, facts)
+    generator, network = load(GENERATORS, spec.generator, "generator"), Network(loaded, settings)
+    with (
+        Progress(f"generate shard {shard}", total, "image", done) as progress,
+        Writer(stream, progress.step) as writer,
+    ):
+        for pairs, wanted in batches(total, spec.candidates, settings, done):
+            request = request_of(pairs, start, spec, prepared, device)
+            release(anchors)
+            writer.put(int(pairs[0]), generator.generate(network, request, settings)[:wanted])
+    shutil.move(scratch / ARRAY, images)
+    weights = "ema" if denoiser.stage == "train-denoiser" else "imported"
+    facts = _facts(spec, (start, stop), loaded, weights, belonging, device)
+    return Outcome({}, {"images": total}, facts)
 
 
 def _facts(
     spec: BankSpec,
     anchors: tuple[int, int],
-    denoiser: str,
+    denoiser: Denoiser,
+    weights: str,
     belonging: dict[str, Any],
     device: torch.device,
 ) -> dict[str, Any]:
+    settings = spec.settings()
+    solver = settings.solver()
     return {
         "anchors": list(anchors),  # first, and one after the last
         "candidates": spec.candidates,
-        "denoiser": {"tensors_sha256": denoiser, "weights": "ema"},
+        "denoiser": {"tensors_sha256": denoiser.sha256, "weights": weights},
         "dataset": belonging,
-        "sampler": {"generator": spec.generator, **spec.options},
+        "sampler": {
+            "generator": spec.generator,
+            **spec.options,
+            "scheduler": solver.scheduler,
+            "steps": solver.steps,  # in the end, whatever the options ask for
+            "eta": solver.eta,
+            "precision": settings.precision or "full",
+            "compile": bool(settings.compile),
+            "memory_format": MEMORY_FORMAT,
+        },
         "noise": "philox4x32-10; key (seed, purpose), counter (block, anchor, candidate, step)",
         "device": device.type,
-        "label_conditioned": generator_uses_labels(spec.generator),
+        "label_conditioned": settings.uses_labels or denoiser.classes is not None,
     }

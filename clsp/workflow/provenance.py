@@ -61,9 +61,10 @@ def _refuse_links(profile: str) -> None:
 def export(profile: str) -> None:
     """Bundle the records of a profile's outputs.
 
-    DVC records no folder that is not there, and runs without pairs leave none of theirs.
+    DVC records no folder that is not there, and runs without pairs or imports leave none of theirs.
     """
-    (Path("results") / profile / "pairs").mkdir(parents=True, exist_ok=True)
+    for name in ("pairs", "imported"):
+        (Path("results") / profile / name).mkdir(parents=True, exist_ok=True)
     records: dict[str, Any] = {
         path.relative_to(METADATA).as_posix(): read_json(path) for path in _records(profile)
     }

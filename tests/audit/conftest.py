@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import Tree
-from results_tree import JUDGED, LABELLED, PAIRED, TreeBuilder, tiny_params
+from results_tree import IMPORTED, JUDGED, LABELLED, MEASURED, PAIRED, TreeBuilder, tiny_params
 
 from clsp.config.load import read_yaml
 from clsp.config.plan import Job
@@ -92,6 +92,18 @@ def original_judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def original_imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a denoiser and encoders that were imported, one of them with labels."""
+    return _build(tmp_path_factory.mktemp("imported"), tiny_params(**IMPORTED))
+
+
+@pytest.fixture(scope="session")
+def original_measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with banks that are measured."""
+    return _build(tmp_path_factory.mktemp("measured"), tiny_params(**MEASURED))
+
+
+@pytest.fixture(scope="session")
 def original_labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same again, with pairs that a run with labels judged, and several recipes."""
     return _build(tmp_path_factory.mktemp("labelled"), tiny_params(**LABELLED))
@@ -113,6 +125,18 @@ def paired_tree(original_paired: Path, tmp_path: Path) -> Tree:
 def judged_tree(original_judged: Path, tmp_path: Path) -> Tree:
     """A copy of the tree with every protocol that the test may damage; audit it with JUDGED."""
     return _copy(original_judged, tmp_path)
+
+
+@pytest.fixture
+def imported_tree(original_imported: Path, tmp_path: Path) -> Tree:
+    """A copy of the tree with imports that the test may damage; audit it with IMPORTED."""
+    return _copy(original_imported, tmp_path)
+
+
+@pytest.fixture
+def measured_tree(original_measured: Path, tmp_path: Path) -> Tree:
+    """A copy of the tree with measured banks that the test may damage; audit it with MEASURED."""
+    return _copy(original_measured, tmp_path)
 
 
 @pytest.fixture

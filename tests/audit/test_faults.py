@@ -7,9 +7,15 @@ from typing import Any
 import pytest
 from auditing import audit, ids
 from faults import FAULTS, RUN, Tree, flip_bit
-from results_tree import JUDGED, PAIRED
+from results_tree import IMPORTED, JUDGED, MEASURED, PAIRED
 
-CHANGES: dict[str, dict[str, Any]] = {"": {}, "paired": PAIRED, "judged": JUDGED}
+CHANGES: dict[str, dict[str, Any]] = {
+    "": {},
+    "paired": PAIRED,
+    "judged": JUDGED,
+    "imported": IMPORTED,
+    "measured": MEASURED,
+}
 
 
 def state(base: Path) -> dict[str, tuple[str, int]]:
@@ -102,6 +108,22 @@ def test_a_clean_tree_with_pairs_passes(paired_tree: Tree, tmp_path: Path) -> No
     code, record = audit(paired_tree, tmp_path / "audit.json", **PAIRED)
     assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
     assert "SePP-SimCLR" in {cell["label"] for cell in record["cells"]}
+
+
+def test_a_clean_tree_with_measured_banks_passes(measured_tree: Tree, tmp_path: Path) -> None:
+    code, record = audit(measured_tree, tmp_path / "audit.json", **MEASURED)
+    assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
+    cells = [cell for cell in record["cells"] if cell["table"] == "quality"]
+    assert {cell["label"].split(" ")[0] for cell in cells} == {
+        "digits.mix", "digits.mix.w0.5", "digits.mix.steps1"
+    }  # fmt: skip
+
+
+def test_a_fault_of_one_bank_spares_the_others(measured_tree: Tree, tmp_path: Path) -> None:
+    FAULTS["distance_of_bank_forged"].inject(measured_tree)
+    found = verdicts(audit(measured_tree, tmp_path / "audit.json", **MEASURED)[1])
+    spoiled = {key for key, verdict in found.items() if verdict == "invalid"}
+    assert {label.split(" ")[0] for label, _ in spoiled} == {"digits.mix"}
 
 
 def test_transfer_dataset_fault_spares_other_tasks(tree: Tree, tmp_path: Path) -> None:

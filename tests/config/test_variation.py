@@ -18,6 +18,7 @@ SLUG = "digits.tiny.simclr.synthetic.s0"
 def data():
     read = read_yaml(ROOT / "params.yaml")
     read["runs"] = {"plain": {**PLACE, "positives": ["none", "synthetic"]}}
+    read["quality"] = None  # which would have banks of its own
     return read
 
 

@@ -4,7 +4,16 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
-from results_tree import ABLATED, ABLATIONS, JUDGED, PARAMS, REPO, TreeBuilder, tiny_params
+from results_tree import (
+    ABLATED,
+    ABLATIONS,
+    JUDGED,
+    MEASURED,
+    PARAMS,
+    REPO,
+    TreeBuilder,
+    tiny_params,
+)
 
 from clsp.config.schema import TABLES
 from clsp.report.cells import DEMONSTRATION, read_cells
@@ -15,10 +24,14 @@ from clsp.runtime import registry
 
 PUBLISHED = REPO / "reports/spec/published.yaml"
 NAMES = registry.names(TABLES)
-ORDINARY = [name for name in NAMES if name not in ABLATIONS]  # one row per label
+ORDINARY = [n for n in NAMES if n not in (*ABLATIONS, "quality")]  # one row per label
 TRANSFER = PARAMS["evaluation"]["transfer"]
 TUNED = {**TRANSFER, "fine_tune": JUDGED["evaluation"]["transfer"]["fine_tune"]}
-ASKED = {**ABLATED, "evaluation": {**PARAMS["evaluation"], "transfer": TUNED}}  # for every table
+ASKED = {
+    **ABLATED,
+    "quality": MEASURED["quality"],
+    "evaluation": {**PARAMS["evaluation"], "transfer": TUNED},
+}  # for every table
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def test_a_missing_list_is_named(kind, name, spoiled):
             "pets",
             "oxford-iiit-pet/annotations/trainval.txt",
             "a_1 1 1 1\nb_1 1 1 1\n",
-            "lists no image of class 'b'",
+            "lists no image of class '[ab]'",
         ),
         (
             "aircraft",

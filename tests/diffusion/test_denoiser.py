@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusing import denoiser_spec
 
-from clsp.config.schema import DenoiserSpec
+from clsp.config.denoisers import DenoiserSpec
 from clsp.models.denoiser import build_denoiser, decode, encode
 from clsp.runtime.checkpoint import tensors_sha256
 from clsp.runtime.errors import ConfigError

@@ -1,10 +1,7 @@
 """Training: its arithmetic, its resume, what it writes and what it refuses."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,55 +10,35 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusing import denoiser_spec, write_dataset
 from encoding import as_encoded
+from training import WEIGHTS, child, run, written
 
-from clsp.config.schema import DenoiserSpec
 from clsp.data import prepared
-from clsp.diffusion import train
+from clsp.diffusion import feed, loop, schedule
 from clsp.models.denoiser import load_denoiser
 from clsp.runtime.checkpoint import load_state, load_tensors, tensors_sha256
-from clsp.runtime.errors import ClspError, ConfigError
-from clsp.runtime.history import read_history
+from clsp.runtime.errors import ConfigError, DivergedError
+from clsp.runtime.history import StepLog, read_history
 from clsp.runtime.manifest import Artefact, write_manifest
 from clsp.runtime.stage import Outcome
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from clsp.config.schema import DenoiserSpec
-from clsp.diffusion import train
+from training import run
+from clsp.config.denoisers import DenoiserSpec
+from clsp.diffusion import loop
 from clsp.runtime.canonical import parse_json
-from clsp.runtime.history import History
 from clsp.runtime.manifest import read_manifest
-data, out, scratch, spec, last = sys.argv[1:]
-write = History.log
-def log(self, step, **values):
-    if step == int(last):
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(self, step, **values)
-History.log = log
-train.SAVE_EVERY = 0
-out = Path(out)
-train.train_denoiser(
-    DenoiserSpec.model_validate(parse_json(spec)), read_manifest(Path(data)),
-    *(out / name for name in ("model_index.json", "unet", "raw", "scheduler", "history.jsonl")),
-    Path(scratch),
-)
+data, out, scratch, spec, last, number = sys.argv[1:]
+advance = loop.Loop.advance
+def dying(self):
+    if self.training.step == int(last):
+        os.kill(os.getpid(), int(number))
+    return advance(self)
+loop.Loop.advance = dying
+loop.SAVE_EVERY = 0 if int(number) == signal.SIGKILL else 1000
+run(DenoiserSpec.model_validate(parse_json(spec)), read_manifest(Path(data)), Path(out), Path(scratch))
 """
-
-
-def run(
-    spec: DenoiserSpec, dataset: Artefact, folder: Path, scratch: Path | None = None
-) -> Outcome:
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ("model_index.json", "unet", "raw", "scheduler", "history.jsonl")
-    outputs = (folder / name for name in names)
-    return train.train_denoiser(spec, dataset, *outputs, scratch or folder / "scratch")
-
-
-def written(folder: Path) -> dict[str, bytes]:
-    names = (f"unet/{WEIGHTS}", f"raw/{WEIGHTS}", "history.jsonl", "unet/config.json")
-    return {name: (folder / name).read_bytes() for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -139,45 +116,48 @@ def test_encoded_images_train_like_their_pixels_up_to_a_limit(trained, tmp_path,
         run(denoiser_spec(), twin, tmp_path / "refused")
 
 
-def test_killed_process_resumes_bit_for_bit(trained, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "saved"), [(signal.SIGKILL, -9, 2), (signal.SIGTERM, 143, 3)]
+)
+def test_ended_process_resumes_bit_for_bit(trained, tmp_path, number, code, saved):
+    """Killed, it goes on from the last state; told to end, it first saves the step it is in."""
     folder, _, dataset = trained
     spec, out, scratch = denoiser_spec(), tmp_path / "out", tmp_path / "scratch"
-    out.mkdir()
-    threads = str(torch.get_num_threads())
-    killed = subprocess.run(
-        [sys.executable, "-c", CHILD, dataset.manifest, out, scratch,
-         json.dumps(spec.canonical()), "2"],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": threads},
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL
+    told = json.dumps(spec.canonical())
+    ended = child(CHILD, dataset.manifest, out, scratch, told, 2, int(number))
+    assert ended.returncode == code, ended.stderr
     assert not (out / "unet").exists()
-    assert len(load_state(scratch)["records"]) == 2
+    state = load_state(scratch)
+    assert state["step"] == saved and "records" not in state
+    assert len(read_history(scratch / "history.jsonl")) == saved
     run(spec, dataset, out, scratch)
     assert written(out) == written(folder)
 
 
 @pytest.mark.parametrize("last", [1, 3])
 def test_interruption_anywhere_changes_nothing(trained, tmp_path, monkeypatch, last):
+    """A record that was logged but not saved is logged once."""
     folder, _, dataset = trained
-    update = train._update
+    log = StepLog.log
 
-    def interrupted(training, spec, loss):
-        if training.step == last:
+    def interrupted(self, step, **values):
+        log(self, step, **values)
+        if step == last:
             raise KeyboardInterrupt
-        return update(training, spec, loss)
 
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
-    monkeypatch.setattr(train, "_update", interrupted)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
+    monkeypatch.setattr(StepLog, "log", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(denoiser_spec(), dataset, tmp_path)
-    monkeypatch.setattr(train, "_update", update)
+    assert len(read_history(tmp_path / "history.jsonl")) == last + 1  # live, for the mirror
+    monkeypatch.setattr(StepLog, "log", log)
     run(denoiser_spec(), dataset, tmp_path)
     assert written(tmp_path) == written(folder)
 
 
 def test_state_of_another_spec_is_not_resumed(trained, tmp_path, monkeypatch):
     _, _, dataset = trained
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     run(denoiser_spec(learning_rate=0.02), dataset, tmp_path / "other", tmp_path / "scratch")
     run(denoiser_spec(), dataset, tmp_path / "after", tmp_path / "scratch")
     run(denoiser_spec(), dataset, tmp_path / "fresh")
@@ -204,16 +184,16 @@ def test_every_field_changes_the_weights(trained, tmp_path, changed):
 def test_ema_is_the_closed_form(trained, tmp_path, monkeypatch):
     _, _, dataset = trained
     seen: list[dict[str, torch.Tensor]] = []
-    update = train._update
+    advance = loop.Loop.advance
 
-    def spy(training, spec, loss):
+    def spy(self):
         if not seen:
-            seen.append({k: v.clone() for k, v in training.unet.state_dict().items()})
-        values = update(training, spec, loss)
-        seen.append({k: v.clone() for k, v in training.unet.state_dict().items()})
+            seen.append({k: v.clone() for k, v in self.training.unet.state_dict().items()})
+        values = advance(self)
+        seen.append({k: v.clone() for k, v in self.training.unet.state_dict().items()})
         return values
 
-    monkeypatch.setattr(train, "_update", spy)
+    monkeypatch.setattr(loop.Loop, "advance", spy)
     run(denoiser_spec(), dataset, tmp_path)
     ema, _ = load_tensors(tmp_path / "unet" / WEIGHTS)
     for name, tensor in ema.items():
@@ -226,9 +206,9 @@ def test_ema_is_the_closed_form(trained, tmp_path, monkeypatch):
 def test_batch_is_keyed_by_row_and_epoch():
     images = torch.randint(0, 256, (6, 8, 8, 3), dtype=torch.uint8)
     spec = denoiser_spec()
-    together = train.draw_batch(images, torch.arange(6), 3, spec)
-    alone = train.draw_batch(images, torch.tensor([4]), 3, spec)
-    later = train.draw_batch(images, torch.tensor([4]), 4, spec)
+    together = feed.draw_batch(images, torch.arange(6), 3, spec)
+    alone = feed.draw_batch(images[4:5], torch.tensor([4]), 3, spec)
+    later = feed.draw_batch(images[4:5], torch.tensor([4]), 4, spec)
     for whole, single in zip(together, alone, strict=True):
         assert torch.equal(whole[4:5], single)
     assert not torch.equal(alone[1], later[1])
@@ -237,15 +217,15 @@ def test_batch_is_keyed_by_row_and_epoch():
 def test_flip_mirrors_columns():
     images = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
     rows = torch.arange(4)
-    plain = train.draw_batch(images, rows, 0, denoiser_spec(flip=0.0))[0]
-    mirrored = train.draw_batch(images, rows, 0, denoiser_spec(flip=1.0))[0]
+    plain = feed.draw_batch(images, rows, 0, denoiser_spec(flip=0.0))[0]
+    mirrored = feed.draw_batch(images, rows, 0, denoiser_spec(flip=1.0))[0]
     assert torch.equal(mirrored, plain.flip(3))
     assert not torch.equal(mirrored, plain)
 
 
 def test_forward_process_has_the_published_alphas():
     """methods.md 2.1."""
-    alphas = train.build_schedule(denoiser_spec(train_timesteps=1000)).alphas_cumprod.tolist()
+    alphas = schedule.build_schedule(denoiser_spec(train_timesteps=1000)).alphas_cumprod.tolist()
     for step, value in {0: 0.9999, 9: 0.99810520, 499: 0.07858724, 999: 4.035830e-5}.items():
         assert alphas[step] == pytest.approx(value, rel=1e-4)
 
@@ -265,10 +245,18 @@ def test_size_that_does_not_fit_is_refused(tmp_path):
 
 def test_loss_that_is_not_finite_stops_before_the_update(trained, tmp_path, monkeypatch):
     _, _, dataset = trained
-    schedule = train.build_schedule(denoiser_spec())
-    schedule.alphas_cumprod[:] = torch.nan
-    monkeypatch.setattr(train, "build_schedule", lambda spec: schedule)
-    with pytest.raises(ClspError, match=r"step 0 has loss nan.*before the update") as caught:
+    noised = schedule.build_schedule(denoiser_spec())
+    noised.alphas_cumprod[:] = torch.nan
+    monkeypatch.setattr(loop, "build_schedule", lambda spec: noised)
+    with pytest.raises(DivergedError, match=r"step 0 has loss nan.*before the update") as caught:
         run(denoiser_spec(), dataset, tmp_path)
     assert caught.value.exit_code == 1
     assert (tmp_path / "history.jsonl").read_text() == ""
+    assert not (tmp_path / "unet").exists()
+
+
+def test_images_too_large_for_memory_are_read_from_their_file(trained, tmp_path, monkeypatch):
+    folder, _, dataset = trained
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", 9 * 8 * 8 * 3 - 1)
+    run(denoiser_spec(), dataset, tmp_path)
+    assert written(tmp_path) == written(folder)

@@ -2,9 +2,9 @@ import multiprocessing
 import sqlite3
 
 import pytest
+from tracked import tracked_history, tracked_job, tracked_process
 
 from clsp.runtime import tracking
-from clsp.runtime.history import History
 
 
 @pytest.fixture
@@ -16,27 +16,8 @@ def store(tmp_path, monkeypatch):
     return tmp_path
 
 
-def _job(name, history, metrics):
-    spec = {"seed": 0, "recipe": {"epochs": 2}}
-    with tracking.mirror("pretrain-encoder", f"runs/{name}/manifest.json", spec, "c") as m:
-        m.follow(history)
-        m.finish(metrics, history)
-    return m.run_id
-
-
-def _history(path, steps):
-    history = History(path)
-    for step in range(steps):
-        history.log(step, epoch=step // 2, loss=10.0 - step)
-    return path
-
-
-def _in_process(folder, name):
-    _job(name, _history(folder / f"{name}.jsonl", 6), {"linear/top1": 50.0})
-
-
 def test_a_job_is_one_run_with_parameters_epochs_and_metrics(store):
-    run_id = _job("a", _history(store / "h.jsonl", 6), {"linear/top1": 93.5})
+    run_id = tracked_job("a", tracked_history(store / "h.jsonl", 6), {"linear/top1": 93.5})
     client, experiment, parent = tracking.ensure_store()
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -50,7 +31,7 @@ def test_a_job_is_one_run_with_parameters_epochs_and_metrics(store):
 
 
 def test_a_resumed_job_continues_its_run_without_repeating_points(store):
-    spec, history = {"seed": 1}, _history(store / "h.jsonl", 4)
+    spec, history = {"seed": 1}, tracked_history(store / "h.jsonl", 4)
     with (
         pytest.raises(RuntimeError),
         tracking.mirror("pretrain-encoder", "runs/a/manifest.json", spec, "c") as first,
@@ -59,7 +40,7 @@ def test_a_resumed_job_continues_its_run_without_repeating_points(store):
         raise RuntimeError("the job died")
     client, *_ = tracking.ensure_store()
     assert client.get_run(first.run_id).info.status == "FAILED"
-    _history(store / "h.jsonl", 8)
+    tracked_history(store / "h.jsonl", 8)
     with tracking.mirror("pretrain-encoder", "runs/a/manifest.json", spec, "c") as again:
         again.follow(history)
         again.finish({}, history)
@@ -71,7 +52,7 @@ def test_a_resumed_job_continues_its_run_without_repeating_points(store):
 
 def test_parallel_jobs_on_a_missing_store_lose_nothing(store):
     context = multiprocessing.get_context("spawn")
-    jobs = [context.Process(target=_in_process, args=(store, f"r{i}")) for i in range(3)]
+    jobs = [context.Process(target=tracked_process, args=(store, f"r{i}")) for i in range(3)]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -89,7 +70,7 @@ def test_parallel_jobs_on_a_missing_store_lose_nothing(store):
 def test_without_a_store_nothing_happens(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(tracking.URI, raising=False)
-    assert _job("a", _history(tmp_path / "h.jsonl", 2), {"m": 1.0}) is None
+    assert tracked_job("a", tracked_history(tmp_path / "h.jsonl", 2), {"m": 1.0}) is None
     assert tracking.main([]) == 0
     assert not (tmp_path / "mlflow.db").exists()
 
@@ -98,13 +79,13 @@ def test_a_store_that_cannot_be_reached_does_not_harm_the_job(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv(tracking.URI, f"sqlite:///{tmp_path}/file/mlflow.db")
-    assert _job("a", None, {"m": 1.0}) is None
+    assert tracked_job("a", None, {"m": 1.0}) is None
     assert "the results are complete without it" in caplog.text
 
 
 def test_a_job_that_repeats_a_finished_one_opens_a_run_of_its_own(store):
-    history = _history(store / "h.jsonl", 4)
-    first, second = _job("a", history, {"m": 1.0}), _job("a", history, {"m": 2.0})
+    history = tracked_history(store / "h.jsonl", 4)
+    first, second = tracked_job("a", history, {"m": 1.0}), tracked_job("a", history, {"m": 2.0})
     client, *_ = tracking.ensure_store()
     assert first != second
     assert client.get_run(first).data.metrics["m"] == 1.0

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from clsp.config.schema import BankSpec, DenoiserSpec
+from clsp.config.denoisers import DenoiserSpec
+from clsp.config.schema import BankSpec
 from clsp.models.denoiser import build_denoiser
 from clsp.runtime.canonical import canonical_json, sha256_array
 from clsp.runtime.manifest import Artefact, write_manifest
 from clsp.runtime.stage import Outcome
+from clsp.synthesis.contract import Request
 from clsp.synthesis.gather import gather_bank
 from clsp.synthesis.shard import generate_shard
 
@@ -106,7 +108,7 @@ def write_dataset(folder: Path, anchors: int = 9, size: int = 8, seed: int = 0) 
 def write_denoiser(folder: Path, size: int = 8, **changed: Any) -> Artefact:
     """A denoiser whose every layer matters: without the initial gains of 1e-5."""
     spec = denoiser_spec(**changed)
-    unet = build_denoiser(spec, size)
+    unet = build_denoiser(spec, size, classes=3 if spec.uses_labels else None)
     generator = torch.Generator().manual_seed(1)
     for parameter in unet.parameters():
         if parameter.ndim > 1:
@@ -115,13 +117,27 @@ def write_denoiser(folder: Path, size: int = 8, **changed: Any) -> Artefact:
     return write_artefact(folder, "train-denoiser", spec.canonical(), ["unet"], {})
 
 
+def request_of(
+    anchors: torch.Tensor,
+    rows: torch.Tensor,
+    candidates: torch.Tensor,
+    seed: int = 0,
+    labels: torch.Tensor | None = None,
+) -> Request:
+    """A batch of pairs: image, row and class of each pair's anchor given once per pair."""
+    distinct, which = torch.unique(rows, return_inverse=True)
+    first = torch.tensor([rows.tolist().index(row) for row in distinct.tolist()])
+    classes = None if labels is None else labels[first]
+    return Request(anchors[first], distinct, which, candidates, classes, seed)
+
+
 class Factory:
     """Runs the stages of synthesis in one folder, as clsp.job would."""
 
-    def __init__(self, root: Path, anchors: int = 9) -> None:
+    def __init__(self, root: Path, anchors: int = 9, **denoiser: Any) -> None:
         self.root = root
         self.dataset = write_dataset(root / "data", anchors)
-        self.denoiser = write_denoiser(root / "denoiser")
+        self.denoiser = write_denoiser(root / "denoiser", **denoiser)
 
     def shard(self, spec: BankSpec, name: str, folder: str = "shards") -> Artefact:
         """Generate one shard and write its manifest."""

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import faults_data  # noqa: F401  (registers more)
+import faults_denoisers  # noqa: F401  (registers more)
 import numpy as np
+import tree_imports  # noqa: F401  (registers more)
+import tree_quality  # noqa: F401  (registers more)
 from injecting import (
     FAULTS,
     RUN,
@@ -414,7 +417,7 @@ def pairs_of_another_judge(tree: Tree) -> None:
     edit_statement(manifest, lambda p: p["facts"].update(run=RUN))
 
 
-@fault("A40", within="paired")
+@fault("A22", "A40", within="paired")
 def labels_in_pairs_claimed(tree: Tree) -> None:
     """The encoder that judged them saw no label; its manifest says so."""
     manifest = tree.results / "pairs/digits.near/manifest.json"

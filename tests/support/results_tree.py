@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 from tree_data import Preparing
+from tree_imports import IMPORTED, Importing
 from tree_params import (
     ABLATED,
     ABLATIONS,
@@ -27,9 +29,12 @@ from tree_params import (
     TRAIN,
     tiny_params,
 )
-from tree_results import Judging, stream
+from tree_quality import MEASURED, Measuring
+from tree_results import Judged, Judging, stream
 
+from clsp.config.denoisers import DenoiserSpec
 from clsp.config.floors import Floor, expand_floors
+from clsp.config.foreign import expand_imported
 from clsp.config.grid import Run, expand_runs
 from clsp.config.labels import spec_uses_labels
 from clsp.config.plan import (
@@ -60,9 +65,11 @@ __all__ = [
     "ABLATED",
     "ABLATIONS",
     "ALONG",
+    "IMPORTED",
     "JUDGE",
     "JUDGED",
     "LABELLED",
+    "MEASURED",
     "PAIRED",
     "PARAMS",
     "REPO",
@@ -71,9 +78,18 @@ __all__ = [
 ]
 
 REPO = Path(__file__).parents[2]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-class TreeBuilder(Preparing, Judging):
+def tensors_sha256(tensors: dict[str, np.ndarray]) -> str:
+    """As clsp.runtime.checkpoint has it, without torch."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+class TreeBuilder(Preparing, Importing, Measuring, Judging):
     """Writes the tree below a folder; every artefact through the suite's own manifest code."""
 
     def __init__(self, base: Path, params: Params) -> None:
@@ -154,15 +170,35 @@ class TreeBuilder(Preparing, Judging):
         return write_manifest(home / manifest, outputs, dependencies, predicate)
 
     def denoiser(self, name: str, dataset: Artefact) -> Artefact:
-        """A denoiser whose weights are a few bytes."""
+        """A denoiser of one tensor."""
+        spec = self.params.denoisers[name]
+        steps = spec.epochs * (TRAIN // spec.batch_size)
+        records = [
+            {
+                "step": n,
+                "epoch": 0,
+                "lr": spec.learning_rate,
+                "loss": 1.0 - 0.1 * n,
+                "grad_norm": 1.0,
+            }
+            for n in range(steps)
+        ]
+        weights = {n: {"w": stream("denoiser", name, n).normal(size=4)} for n in ("ema", "raw")}
         files = {
             "model_index.json": "{}\n",
-            "unet/config.json": "{}\n",
-            "unet/diffusion_pytorch_model.safetensors": b"ema",
+            "unet/config.json": '{"num_class_embeds":null}\n',
+            f"unet/{WEIGHTS}": save(weights["ema"]),
+            f"raw/{WEIGHTS}": save(weights["raw"]),
             "scheduler/config.json": "{}\n",
-            "history.jsonl": '{"epoch":0,"loss":1.0,"step":0}\n',
+            "snapshots/epoch-000001.png": b"a grid",
+            "snapshots/loss.png": b"a curve",
+            "history.jsonl": "".join(canonical_json(record) + "\n" for record in records),
         }
-        return self.write(denoiser_job(self.params, name), f"denoisers/{name}", files, [dataset])
+        job, folder = denoiser_job(self.params, name), f"denoisers/{name}"
+        counters = {"steps": steps, "epochs": spec.epochs, "ema_updates": steps}
+        digests = {n: tensors_sha256(tensors) for n, tensors in weights.items()}
+        facts = {"tensors_sha256": digests, "label_conditioned": False, "processes": 1}
+        return self.write(job, folder, files, [dataset], counters=counters, facts=facts)
 
     def bank(self, name: str, denoiser: Artefact, dataset: Artefact) -> Artefact:
         """A bank of random candidates, through two shards."""
@@ -204,10 +240,11 @@ class TreeBuilder(Preparing, Judging):
             metrics={"bank/own_mse": 0.1},
             counters={"anchors": TRAIN},
             facts={
+                "label_conditioned": False,
                 "dataset": {
                     "anchors": TRAIN,
                     "images_sha256": sha256_array(np.load(dataset.folder / "images.npy")),
-                }
+                },
             },
         )
 
@@ -305,7 +342,9 @@ class TreeBuilder(Preparing, Judging):
         data = {name: self.dataset(name) for name in datasets_needed(self.params)}
         self.check()
         (self.results / "provenance/snakemake.json").write_text("{}\n")
-        denoiser = self.denoiser("digits", data["digits"])
+        own = isinstance(self.params.denoisers["digits"], DenoiserSpec)
+        make = self.denoiser if own else self.imported_denoiser
+        denoiser = make("digits", data["digits"])
         banks = {n: self.bank(n, denoiser, data["digits"]) for n in banks_needed(self.params)}
         self.duplicates([*data.values()], [*banks.values()])
         encoders, pairs = {}, {}
@@ -318,17 +357,22 @@ class TreeBuilder(Preparing, Judging):
                 inputs.append(pairs[name])
             encoders[of_run.slug] = self.training(of_run, inputs)
             self.judge(of_run, encoders[of_run.slug], data)
+        for imported in expand_imported(self.params).values():
+            made = self.imported_encoder(imported, data[imported.dataset])
+            encoders[imported.slug] = made
+            self.judge(imported, made, data)
         for floor in expand_floors(self.params).values():
             self.judge(floor, encoders[floor.run], data)
+        self.measure(banks, encoders, data)
 
-    def judge(self, judged: Run | Floor, encoder: Artefact, data: dict[str, Artefact]) -> None:
-        """Everything that judges a run or floor."""
+    def judge(self, judged: Judged, encoder: Artefact, data: dict[str, Artefact]) -> None:
+        """Everything that judges an encoder or floor."""
         spec = judged.features
         tasks = [data[name] for name in spec.tasks]
         own = [data[spec.own]] if spec.own else []
         read = None if spec.source == "pixels" else encoder
         features = self.features(judged, read, [*own, *tasks])
-        if isinstance(judged, Run):
+        if not isinstance(judged, Floor):
             self.probe(judged, features, *own)
             self.fine_tune(judged, encoder, tasks)
         self.transfer(judged, features, tasks)

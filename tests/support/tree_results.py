@@ -12,12 +12,13 @@ from safetensors.numpy import save
 from tree_params import CLASSES, SIDE, TEST, TRAIN
 
 from clsp.config.floors import Floor
+from clsp.config.foreign import Imported
 from clsp.config.grid import Run
 from clsp.config.plan import Job, features_job, few_shot_job, fine_tune_job, probe_job, transfer_job
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.manifest import Artefact
 
-Judged = Run | Floor
+Judged = Run | Imported | Floor
 Arrays = dict[str, np.ndarray]
 ROWS = np.arange(TRAIN, TRAIN + TEST, dtype=np.int64)
 WIDTH = 8  # of features
@@ -147,7 +148,9 @@ class Judging:
 
     @staticmethod
     def epoch(judged: Judged) -> int | None:
-        """The last epoch of an encoder; of a floor, none."""
+        """The last epoch of an encoder, as far as it is known; of a floor, none."""
+        if isinstance(judged, Imported):
+            return judged.spec.epochs
         return None if isinstance(judged, Floor) else 2
 
     def _logits(self, task: str, *parts: Any) -> np.ndarray:
@@ -174,7 +177,7 @@ class Judging:
             record["value"] = 100 * sum(points) / len(points)
         return record
 
-    def probe(self, run: Run, features: Artefact, dataset: Artefact) -> Artefact:
+    def probe(self, run: Run | Imported, features: Artefact, dataset: Artefact) -> Artefact:
         """Linear probe and kNN, with logits that give the recorded numbers."""
         task = dataset.folder.name
         plain = {"logits": "logits", "labels": "labels", "rows": "rows"}
@@ -183,10 +186,11 @@ class Judging:
         knn["logits_best_of_k"] = self._logits(task, "best", run.slug)
         of_knn = {"file": "knn.npz", **plain}
         best = {**of_knn, "logits": "logits_best_of_k"}
+        last = {"epoch": self.epoch(run)}
         results = [
-            self._by_logits((task, "linear", ""), linear, {"file": "linear.npz", **plain}),
-            self._by_logits((task, "knn", ""), knn, of_knn, k=3),
-            self._by_logits((task, "knn", "best_of_k"), knn, best, selected_on="test", k=1),
+            self._by_logits((task, "linear", ""), linear, {"file": "linear.npz", **plain}, **last),
+            self._by_logits((task, "knn", ""), knn, of_knn, **last, k=3),
+            self._by_logits((task, "knn", "best_of_k"), knn, best, **last, selected_on="test", k=1),
         ]
         files: dict[str, Any] = {
             "linear.json": document(run.slug, results[:1]),
@@ -244,7 +248,9 @@ class Judging:
         assert job is not None
         return self._whole(job, "transfer", judged, features, tasks)
 
-    def fine_tune(self, run: Run, encoder: Artefact, tasks: list[Artefact]) -> Artefact | None:
+    def fine_tune(
+        self, run: Run | Imported, encoder: Artefact, tasks: list[Artefact]
+    ) -> Artefact | None:
         """Fine-tuning on every task, if asked for."""
         job = fine_tune_job(run)
         return self._whole(job, "fine_tune", run, encoder, tasks) if job else None

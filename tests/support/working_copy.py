@@ -88,6 +88,8 @@ def smallest(params):
         "validation_fraction": 0.2,
         "seed": 0,
     }
+    params["quality"].update(anchors=100, candidates=[1])
+    del params["quality"]["vary"]  # other banks are those of the demo itself
     params["tables"] = [*params["tables"], "fine_tune"]
     params["profile"] = "smoke"
     return params

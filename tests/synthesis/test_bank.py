@@ -9,14 +9,12 @@ import torch
 from diffusing import Factory, bank_spec, write_artefact, write_dataset, write_denoiser
 from encoding import as_encoded
 
-from clsp.config.schema import GENERATORS
 from clsp.data.bank import open_bank
 from clsp.data.prepared import open_prepared
 from clsp.models.denoiser import load_denoiser
 from clsp.runtime.errors import ConfigError, DataError
-from clsp.runtime.registry import settings_class
 from clsp.synthesis.gather import distance, other_anchors
-from clsp.synthesis.shard import anchors_of, generate_shard, open_stream
+from clsp.synthesis.shard import anchors_of, generate_shard
 
 
 @pytest.fixture
@@ -70,23 +68,29 @@ def test_shard_records_what_made_it(factory):
     assert facts["anchors"] == [4, 9]
     assert facts["candidates"] == 2
     assert facts["denoiser"] == {"tensors_sha256": denoiser.sha256, "weights": "ema"}
-    assert facts["sampler"] == {"generator": "interpolate", **spec.options}
+    assert facts["sampler"] == {
+        "generator": "interpolate",
+        **spec.options,
+        "scheduler": "ddim",
+        "precision": "full",
+        "compile": False,
+        "memory_format": "channels_last",
+    }
     assert facts["label_conditioned"] is False
     assert facts["device"] == "cpu"
 
 
-def test_progress_of_other_work_is_not_continued(tmp_path):
-    stream, done = open_stream(tmp_path, "first", (3, 2, 4, 4, 3))
-    stream.images[:] = 7
-    stream.advance(4)
-    assert done == 0
-    kept, done = open_stream(tmp_path, "first", (3, 2, 4, 4, 3))
-    assert done == 4
-    assert kept.images.shape == (6, 4, 4, 3)
-    assert (kept.images == 7).all()
-    other, done = open_stream(tmp_path, "second", (3, 2, 4, 4, 3))
-    assert done == 0
-    assert (other.images == 0).all()
+def test_bank_records_devices_and_sampler_of_its_shards(factory):
+    spec, shards = shards_of(factory)
+    facts = factory.gather(spec, shards)[0].predicate["facts"]
+    assert facts["devices"] == ["cpu"]
+    assert facts["sampler"] == shards[0].predicate["facts"]["sampler"]
+    other = {**shards[1].predicate["facts"], "sampler": {"generator": "interpolate"}}
+    forged = write_artefact(
+        shards[1].folder, "generate-shard", spec.canonical(), ["2-of-3.npy"], other, shard="2-of-3"
+    )
+    with pytest.raises(DataError, match=r"2-of-3.manifest.json: its sampler is"):
+        factory.gather(spec, [shards[0], forged, shards[2]])
 
 
 def test_denoiser_of_another_size_is_refused(factory, tmp_path):
@@ -175,6 +179,24 @@ def test_shards_of_another_denoiser_are_refused(factory):
     )
     with pytest.raises(DataError, match=r"2-of-3.manifest.json: its denoiser is"):
         factory.gather(spec, [shards[0], forged, shards[2]])
+
+
+def test_shards_of_other_candidates_are_refused(factory):
+    """One candidate more or less in every shard, whatever their manifests say."""
+    spec, shards = shards_of(factory)
+    forged = []
+    for shard in shards:
+        path = shard.folder / next(iter(shard.subjects))
+        np.save(path, np.load(path)[:, :1])
+        facts = {**shard.predicate["facts"], "candidates": 1}
+        name = shard.predicate["externalParameters"]["arguments"]["shard"]
+        forged.append(
+            write_artefact(
+                shard.folder, "generate-shard", spec.canonical(), [path.name], facts, shard=name
+            )
+        )
+    with pytest.raises(DataError, match="its number of candidates is 1, expected 2"):
+        factory.gather(spec, forged)
 
 
 def test_shards_of_another_dataset_are_refused(factory, tmp_path):
@@ -267,16 +289,6 @@ def test_bank_knows_its_dataset(factory):
     assert facts["dataset"]["images_sha256"] == card["images_sha256"]
     assert facts["dataset"]["labels_sha256"] == card["labels_sha256"]
     assert facts["label_conditioned"] is False
-
-
-def test_bank_of_a_generator_that_sees_labels_says_so(factory, monkeypatch):
-    spec = bank_spec()
-    config = settings_class(GENERATORS, spec.generator)
-    monkeypatch.setattr(config, "uses_labels", True, raising=False)
-    artefact, _ = factory.gather(*shards_of(factory))
-    assert artefact.predicate["facts"]["label_conditioned"] is True
-    shard = factory.shard(spec, "1-of-1", "labelled")
-    assert shard.predicate["facts"]["label_conditioned"] is True
 
 
 def test_only_banks_open_as_banks(factory):

@@ -29,7 +29,7 @@ def chained(params):
     }
     only = params["runs"]["all"]
     params["runs"] = {"all": {**only, "method": ["simclr"], "positives": ["semantic", "none"]}}
-    params["evaluation"]["transfer"] = None
+    params["evaluation"]["transfer"], params["quality"] = None, None
     params["tables"], params["figures"] = ["main"], []
 
 

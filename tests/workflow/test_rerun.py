@@ -60,6 +60,7 @@ def test_a_bank_reruns_itself_and_the_runs_that_use_it(suite):
     assert _science(suite.planned()) == {
         "generate_shard": 2,
         "gather_bank": 1,
+        "measure_bank": 1,
         "pretrain_encoder": 2,
         **_judging(2),
     }

@@ -27,6 +27,7 @@ def test_every_stage_leaves_its_artefacts(finished):
         "probe-transfer",
         "probe-few-shot",
         "fine-tune-encoder",
+        "measure-bank",
         "count-duplicates",
     }
     reports = finished.folder / "reports" / "smoke"
@@ -38,9 +39,11 @@ def test_every_stage_leaves_its_artefacts(finished):
         "tables/main.tex",
         "tables/transfer.md",
         "tables/fine_tune.md",
+        "tables/quality.md",
         "figures/few_shot.png",
         "figures/curves.png",
         "figures/candidates.png",
+        "figures/interpolation_grid.png",
     ):
         assert (reports / name).stat().st_size > 0
     assert not list(finished.folder.glob("results/**/.partial*"))
@@ -102,6 +105,7 @@ def test_mlflow_has_one_run_per_job(finished):
         "probe-transfer": 6,
         "probe-few-shot": 6,
         "fine-tune-encoder": 4,
+        "measure-bank": 1,
     }
     assert status == [("FINISHED",)]
 

@@ -12,6 +12,8 @@ REQUIRED = {
     "fetch-dataset": (),
     "prepare-dataset": ("labels.npy", "items.csv", "card.json"),
     "train-denoiser": ("model_index.json", "history.jsonl"),
+    "import-denoiser": ("model_index.json",),
+    "import-encoder": ("encoder.safetensors",),
     SHARD: (),
     "gather-bank": ("images.npy", "index.npy"),
     "pretrain-encoder": (
@@ -26,6 +28,7 @@ REQUIRED = {
     "probe-encoder": ("linear.json", "knn.json", "linear.npz", "knn.npz"),
     "probe-transfer": ("transfer.json", "predictions.npz"),
     "probe-few-shot": ("few_shot.json", "predictions.npz"),
+    "measure-bank": ("quality.json", "quality.npz"),
     "fine-tune-encoder": ("fine_tune.json", "predictions.npz"),
 }
 

@@ -11,7 +11,8 @@ from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.recompute import BROKEN
 from clsp.audit.suite import Suite
 from clsp.config.floors import Floor
-from clsp.config.grid import Run
+from clsp.config.foreign import Imported
+from clsp.report.collect import Judged
 from clsp.runtime.manifest import Artefact
 
 ID = "A21"
@@ -25,13 +26,20 @@ ALLOWED = {  # (protocol, variant) -> splits on which something may have been ch
 }
 
 
-def _problem(judged: Run | Floor, number: Number, record: dict[str, Any]) -> tuple[str, str] | None:
+def _epoch(judged: Judged) -> int | None:
+    """The last epoch of the encoder's pretraining, as far as it is known."""
+    if isinstance(judged, Floor):
+        return None
+    return judged.spec.epochs if isinstance(judged, Imported) else judged.spec.recipe.epochs
+
+
+def _problem(judged: Judged, number: Number, record: dict[str, Any]) -> tuple[str, str] | None:
     allowed = ALLOWED.get((number.protocol, number.variant), {"none"})
     if record.get("selected_on") not in allowed:
         return f"selected_on {' or '.join(sorted(allowed))}", f"{record.get('selected_on')}"
     if record.get("split") != "test":
         return "split test", f"{record.get('split')}"
-    epoch = None if isinstance(judged, Floor) else judged.spec.recipe.epochs
+    epoch = _epoch(judged)
     if record.get("epoch") != epoch:
         return f"epoch {epoch}", f"{record.get('epoch')}"
     if (number.protocol, number.variant) == ("knn", ""):
@@ -42,7 +50,7 @@ def _problem(judged: Run | Floor, number: Number, record: dict[str, Any]) -> tup
 
 
 def _draws(
-    suite: Suite, judged: Run | Floor, number: Number, record: dict[str, Any], probe: Artefact
+    suite: Suite, judged: Judged, number: Number, record: dict[str, Any], probe: Artefact
 ) -> tuple[str, str] | None:
     """What is wrong with the training images of a few-shot number."""
     spec, dataset = judged.few_shot.few_shot, suite.dataset(number.task)

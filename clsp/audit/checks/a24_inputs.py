@@ -7,12 +7,20 @@ from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.lineage import Producer
 from clsp.audit.suite import JUDGING, Suite
 from clsp.config.floors import Floor
-from clsp.config.plan import banks_needed, datasets_needed, is_fetched
+from clsp.config.plan import (
+    banks_needed,
+    datasets_needed,
+    denoiser_job,
+    encoder_job,
+    is_fetched,
+)
 from clsp.report.records import SHARD, name_of
 from clsp.runtime.manifest import Artefact
 
 ID = "A24"
 SEVERITY = BLOCKING
+IMPORTING = ("import-denoiser", "import-encoder")
+FOREIGN = "foreign/"  # their flag for files that somebody else made
 
 
 def _inventory(suite: Suite) -> dict[tuple[str, ...], tuple[Artefact, str]]:
@@ -38,16 +46,17 @@ def _prepared(names: Iterable[str]) -> set[Producer]:
 
 
 def _encoder_of(suite: Suite, name: str) -> set[Producer]:
-    """The run whose encoder gives the features of a run or floor; none gives raw pixels."""
+    """What gives the features of an encoder or floor; none gives raw pixels."""
     judged = suite.judged[name]
     if judged.features.source == "pixels":
         return set()
-    run = judged.run if isinstance(judged, Floor) else name
-    return {("pretrain-encoder", run)}
+    if isinstance(judged, Floor):
+        return {("pretrain-encoder", judged.run)}
+    return {(encoder_job(judged).stage, name)}
 
 
 def _wanted_by_judge(suite: Suite, stage: str, name: str) -> set[Producer]:
-    """What a job that judges a run or floor has to read."""
+    """What a job that judges an encoder or floor has to read."""
     judged = suite.judged[name]
     tasks, features = _prepared(judged.features.tasks), {("extract-features", name)}
     own = _prepared([judged.features.own] if judged.features.own else [])
@@ -57,7 +66,7 @@ def _wanted_by_judge(suite: Suite, stage: str, name: str) -> set[Producer]:
         case "probe-encoder":
             return features | own
         case "fine-tune-encoder":
-            return {("pretrain-encoder", name)} | tasks
+            return _encoder_of(suite, name) | tasks
         case "probe-few-shot":
             return features | _prepared(judged.few_shot.datasets)
         case _:
@@ -74,6 +83,10 @@ def _wanted_by_training(suite: Suite, name: str) -> set[Producer]:
 def _wanted(suite: Suite, artefact: Artefact) -> set[Producer]:
     """The artefacts that a job has to read, from params.yaml."""
     params, name = suite.params, name_of(artefact)
+    if artefact.stage == "measure-bank":
+        looked = params.quality.encoder
+        encoder = {(encoder_job(suite.judged[looked]).stage, looked)} if looked else set()
+        return encoder | {("gather-bank", name)} | _prepared([params.banks[name].dataset])
     if artefact.stage in (*JUDGING, "extract-features"):
         return _wanted_by_judge(suite, artefact.stage, name)
     match artefact.stage:
@@ -83,9 +96,12 @@ def _wanted(suite: Suite, artefact: Artefact) -> set[Producer]:
             return _prepared([params.denoisers[name].dataset])
         case "generate-shard":
             bank = params.banks[name]
-            return {("train-denoiser", bank.denoiser), *_prepared([bank.dataset])}
+            maker = denoiser_job(params, bank.denoiser).stage
+            return {(maker, bank.denoiser), *_prepared([bank.dataset])}
         case "gather-bank":
             return {(SHARD, name), *_prepared([params.banks[name].dataset])}
+        case "import-encoder":
+            return _prepared([suite.imported[name].dataset])
         case "pretrain-encoder":
             return _wanted_by_training(suite, name)
         case "mine-pairs":
@@ -101,6 +117,8 @@ def _read(suite: Suite, known: dict, artefact: Artefact) -> tuple[list[list[str]
     """Problems with what a job read, as [file, expected, found, message], and the producers."""
     problems, producers = [], set()
     for dependency in artefact.predicate["resolvedDependencies"]:
+        if artefact.stage in IMPORTING and dependency["name"].startswith(FOREIGN):
+            continue  # it may be gone since; A44 judges it
         uri, recorded = dependency["uri"], dependency["digest"]["sha256"]
         held = _producer(known, uri)
         if held is not None:

@@ -1,11 +1,13 @@
-"""What pretraining recorded about labels and its recipe is what params.yaml says."""
+"""What pretraining and banks recorded about labels, and recipes, is what params.yaml says."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.suite import Suite
 from clsp.config.grid import Run
-from clsp.config.labels import spec_uses_labels
+from clsp.config.labels import bank_label_users, spec_uses_labels
+from clsp.config.plan import bank_job, banks_needed
 from clsp.runtime.manifest import Artefact
 
 ID = "A41"
@@ -32,8 +34,29 @@ def _problem(run: Run, artefact: Artefact) -> tuple[str, str] | None:
     return None
 
 
-def check(suite: Suite) -> list[Finding]:
-    """Compare the facts of every pretraining run with its method, its source and its recipe."""
+def _banks(suite: Suite) -> Iterator[Finding]:
+    """Banks whose record of labels is not what generator and denoiser say."""
+    for name in banks_needed(suite.params):
+        job, spec = bank_job(suite.params, name), suite.params.banks[name]
+        bank = suite.records.current(job.stage, job.name, job.spec)
+        if bank is None:
+            continue  # A01 reports it
+        expected = bool(bank_label_users(spec, suite.params.denoisers[spec.denoiser]))
+        found = bank.predicate["facts"].get("label_conditioned")
+        if found is not expected:
+            yield Finding(
+                ID,
+                BLOCKING,
+                str(bank.manifest),
+                f"label_conditioned = {expected}",
+                f"label_conditioned = {found}",
+                "the record of labels is not what the bank's generator and denoiser say",
+                name,
+                suite.dependents(job.stage, name),
+            )
+
+
+def _runs(suite: Suite) -> list[Finding]:
     return [
         Finding(
             ID,
@@ -47,3 +70,8 @@ def check(suite: Suite) -> list[Finding]:
         for run, artefact in suite.trainings
         if (problem := _problem(run, artefact))
     ]
+
+
+def check(suite: Suite) -> list[Finding]:
+    """Compare the facts of runs and banks with method, source, recipe, generator and denoiser."""
+    return [*_banks(suite), *_runs(suite)]

@@ -35,7 +35,7 @@ class Strip:
     candidates: np.ndarray
 
 
-def _chosen(labels: np.ndarray) -> list[int]:
+def chosen_rows(labels: np.ndarray) -> list[int]:
     """The first anchor of each class, evenly spread over the classes; unlabelled ones have none."""
     classes, first = np.unique(labels, return_index=True)
     first = first[classes != UNLABELLED]
@@ -61,7 +61,7 @@ def _strips(params: Params, records: Records, name: str) -> list[Strip]:
             np.array(train.images[row]),
             np.array(bank.images[row, :CANDIDATES]),
         )
-        for row in _chosen(train.labels)
+        for row in chosen_rows(train.labels)
         if row < len(bank.images)
     ]
 
