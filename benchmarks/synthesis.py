@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,7 +45,7 @@ from clsp.runtime.device import resolve
 from clsp.runtime.rng import torch_stream
 from clsp.synthesis.contract import Request
 from clsp.synthesis.generators.interpolate import Config, generate
-from clsp.synthesis.network import Network
+from clsp.synthesis.network import Network, images_at_once
 
 HERE = Path(__file__).parent
 SIZE, CANDIDATES, WEIGHT, ETA, SEED = 32, 8, 0.1, 0.1, 0
@@ -141,7 +142,7 @@ def lively(spec: DenoiserSpec, device: torch.device) -> Denoiser:
 
 
 def request_of(batch: int, device: torch.device) -> Request:
-    """All candidates of batch / CANDIDATES anchors, which are noise."""
+    """All candidates of batch / CANDIDATES anchors, whose images are random."""
     rows = torch.arange(batch // CANDIDATES)
     pixels = torch.randint(
         0,
@@ -154,6 +155,26 @@ def request_of(batch: int, device: torch.device) -> Request:
     candidates = torch.arange(CANDIDATES).repeat(len(rows))
     placed = (t.to(device) for t in (to_signed(pixels), rows, which, candidates))
     return Request(*placed, labels=None, seed=SEED)
+
+
+def parts_of(request: Request, largest: int) -> list[Request]:
+    """The same pairs in the batches in which generate-shard draws them: whole anchors."""
+    step = max(1, largest // CANDIDATES)
+    parts = []
+    for first in range(0, len(request.anchors), step):
+        rows = slice(first, first + step)
+        pairs = slice(first * CANDIDATES, (first + step) * CANDIDATES)
+        parts.append(
+            Request(
+                images=request.images[rows],
+                anchors=request.anchors[rows],
+                which=request.which[pairs] - first,
+                candidates=request.candidates[pairs],
+                labels=None,
+                seed=request.seed,
+            )
+        )
+    return parts
 
 
 def variants(device: torch.device, steps: int, batch: int) -> dict[str, Config]:
@@ -189,16 +210,23 @@ def sampling(
     anchors = request.images[request.which]
     settings = variants(device, arguments.steps, arguments.batch)
     networks = {name: Network(denoiser, config) for name, config in settings.items()}
+    parts = {
+        name: parts_of(request, images_at_once(config, SIZE, device))
+        for name, config in settings.items()
+    }
     known = (WEIGHT, arguments.steps, ETA)
 
     def reference(draw: Callable[[str, int], Tensor]) -> Tensor:
         return interpolate(plain, spec, anchors, *known, draw)
 
+    def drawn(name: str) -> Tensor:
+        made = [generate(networks[name], part, settings[name]) for part in parts[name]]
+        return torch.cat(made)
+
     work: dict[str, Callable[[], object]] = {
         "reference": lambda: reference(lambda purpose, step: torch.randn_like(anchors))
     }
-    for name, config in settings.items():
-        work[name] = lambda name=name, config=config: generate(networks[name], request, config)
+    work |= {name: partial(drawn, name) for name in settings}
     seconds = take_turns(work, device, arguments.rounds)
     one = anchors[:1]
     times = torch.zeros(1, dtype=torch.int64, device=device)
@@ -213,8 +241,7 @@ def sampling(
     keyed = reference(request.noise)
     notes = []
     for name in ("full precision", "bf16"):
-        drawn = generate(networks[name], request, settings[name])
-        gap = (drawn.int() - keyed.int()).abs()
+        gap = (drawn(name).int() - keyed.int()).abs()
         notes.append(
             f"Images of the generator ({name}) against the reference with the same noise: "
             f"largest difference {int(gap.max())} grey levels, "

@@ -41,7 +41,7 @@ class SamplerSettings(Strict):
     steps: PositiveInt  # must divide the denoiser's train_timesteps, but for dpm_solver
     eta: Fraction  # of ddim: 0 deterministic, 1 as noisy as ancestral sampling
     rounding: Literal["nearest", "truncate"]  # D02
-    batch_size: PositiveInt  # images drawn at a time; changes none beyond float rounding
+    batch_size: PositiveInt  # images drawn at a time, at most; changes none beyond float rounding
     precision: Literal["full", "bf16"] | None = None  # of the network; None: full
     compile: bool | None = None  # torch.compile; changes images by rounding
 

@@ -12,6 +12,10 @@ from clsp.models.denoiser import Denoiser, decode, encode
 
 MEMORY_FORMAT = "channels_last"  # faster on CPUs too: docs/synthesis.md
 
+# Pixels of all images of a batch on a CPU: activations of larger ones leave its caches, and drawing
+# takes up to 1.4 times as long (measured at 32 pixels; benchmarks/results/synthesis_narrow_cpu.md).
+CPU_PIXELS = 16 * 32 * 32
+
 Pass = Callable[..., Tensor]  # (unet, tensors..., named settings) -> epsilon
 
 
@@ -25,6 +29,13 @@ def plain(unet: UNet2DModel, x: Tensor, time: Tensor, labels: Tensor | None) -> 
         labels: As `encode` takes them; None: no label.
     """
     return decode(unet, *encode(unet, x, time.expand(len(x)), labels))
+
+
+def images_at_once(settings: SamplerSettings, side: int, device: torch.device) -> int:
+    """Images of a side in pixels that are drawn together: `batch_size`, on a CPU perhaps fewer."""
+    if device.type != "cpu":
+        return settings.batch_size
+    return min(settings.batch_size, max(1, CPU_PIXELS // side**2))
 
 
 class Network:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clsp.config.sampling import SamplerSettings
 from clsp.config.schema import GENERATORS, BankSpec
 from clsp.data.bank import identity
 from clsp.data.prepared import Prepared
@@ -22,7 +21,7 @@ from clsp.runtime.progress import Progress
 from clsp.runtime.registry import load
 from clsp.runtime.stage import Input, Outcome, Output, Scratch
 from clsp.synthesis.contract import Request
-from clsp.synthesis.network import MEMORY_FORMAT, Network
+from clsp.synthesis.network import MEMORY_FORMAT, Network, images_at_once
 from clsp.synthesis.storage import open_anchors, release
 from clsp.synthesis.stream import ARRAY, Writer, open_stream
 
@@ -52,27 +51,27 @@ def anchors_of(shard: str, anchors: int) -> tuple[int, int]:
 
 
 def batches(
-    total: int, candidates: int, settings: SamplerSettings, done: int
+    total: int, candidates: int, largest: int, equal: bool, done: int
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Runs of a shard's (anchor, candidate) pairs that are drawn together.
 
-    A batch holds whole anchors where batch_size allows. All batches of compiled code have one size,
-    since another would compile it anew: the last is filled up with pairs that are then dropped.
+    A batch holds whole anchors where it can. All batches of compiled code have one size, since
+    another would compile it anew: the last is filled up with pairs that are then dropped.
 
     Args:
         total: Pairs of the shard, numbered anchor by anchor.
         candidates: K.
-        settings: For batch_size and compile.
+        largest: Pairs of a batch at most.
+        equal: Whether all batches have one size.
         done: Pairs that are drawn already.
 
     Yields:
         Numbers of the pairs, int64 (B,), and how many of them, from the first, are wanted.
     """
-    whole = settings.batch_size // candidates * candidates
-    size = min(whole or settings.batch_size, total)
+    size = min(largest // candidates * candidates or largest, total)
     for low in range(done, total, size):
         wanted = min(size, total - low)
-        filled = size if settings.compile else wanted
+        filled = size if equal else wanted
         yield np.arange(low, low + filled) % total, wanted
 
 
@@ -164,11 +163,12 @@ def generate_shard(
     shape = (stop - start, spec.candidates, *anchors.shape[1:])
     stream, done = open_stream(scratch, key, shape)
     generator, network = load(GENERATORS, spec.generator, "generator"), Network(loaded, settings)
+    largest, equal = images_at_once(settings, loaded.size, device), bool(settings.compile)
     with (
         Progress(f"generate shard {shard}", total, "image", done) as progress,
         Writer(stream, progress.step) as writer,
     ):
-        for pairs, wanted in batches(total, spec.candidates, settings, done):
+        for pairs, wanted in batches(total, spec.candidates, largest, equal, done):
             request = request_of(pairs, start, spec, prepared, device)
             release(anchors)
             writer.put(int(pairs[0]), generator.generate(network, request, settings)[:wanted])
@@ -205,5 +205,6 @@ def _facts(
         },
         "noise": "philox4x32-10; key (seed, purpose), counter (block, anchor, candidate, step)",
         "device": device.type,
+        "images_at_once": images_at_once(settings, denoiser.size, device),
         "label_conditioned": settings.uses_labels or denoiser.classes is not None,
     }

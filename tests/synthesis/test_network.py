@@ -8,7 +8,7 @@ from diffusing import Factory, bank_spec, request_of, write_denoiser
 from clsp.models.denoiser import load_denoiser
 from clsp.runtime.checkpoint import tensors_sha256
 from clsp.synthesis.generators import interpolate
-from clsp.synthesis.network import Network, plain
+from clsp.synthesis.network import Network, images_at_once, plain
 
 
 @pytest.fixture
@@ -84,3 +84,12 @@ def test_results_of_compiled_passes_are_copies(denoiser, monkeypatch):
     assert (
         run(Network(denoiser, bank_spec(compile=True).settings())).data_ptr() != buffer.data_ptr()
     )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "side", "expected"), [(1000, 32, 16), (10, 32, 10), (256, 8, 256), (9, 512, 1)]
+)
+def test_a_cpu_draws_no_more_at_once_than_its_caches_hold(batch_size, side, expected):
+    settings = bank_spec(batch_size=batch_size).settings()
+    assert images_at_once(settings, side, torch.device("cpu")) == expected
+    assert images_at_once(settings, side, torch.device("cuda")) == batch_size

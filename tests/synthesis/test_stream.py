@@ -144,16 +144,15 @@ def test_the_batch_in_flight_is_kept_when_drawing_fails(tmp_path):
 
 @pytest.mark.parametrize(("size", "starts"), [(5, [0, 4, 8]), (1, range(10)), (64, [0])])
 def test_batches_hold_whole_anchors_where_they_can(size, starts):
-    settings = bank_spec(batch_size=size).settings()
-    made = list(batches(10, 2, settings, 0))
+    made = list(batches(10, 2, size, False, 0))
     assert [int(pairs[0]) for pairs, _ in made] == list(starts)
     assert [pair for pairs, wanted in made for pair in pairs[:wanted]] == list(range(10))
-    resumed = list(batches(10, 2, settings, int(made[-1][0][0])))
+    resumed = list(batches(10, 2, size, False, int(made[-1][0][0])))
     assert np.array_equal(resumed[0][0], made[-1][0])
 
 
 def test_batches_of_compiled_code_have_one_size():
-    made = list(batches(10, 2, bank_spec(batch_size=4, compile=True).settings(), 0))
+    made = list(batches(10, 2, 4, True, 0))
     assert [len(pairs) for pairs, _ in made] == [4, 4, 4]
     assert [pair for pairs, wanted in made for pair in pairs[:wanted]] == list(range(10))
     assert made[-1][0].tolist() == [8, 9, 0, 1]
