@@ -109,6 +109,11 @@ class DatasetInfo(Strict):
     counts: dict[Text, Counts] = Field(default={})  # by protocol; the first is the default one
     class_names: tuple[Text, ...] = ()  # in the order of labels, where they are known
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether images show several classes at once."""
+        return self.metric == "map11"
+
 
 def is_known_host(host: str, hosts: Iterable[str]) -> bool:
     """Whether a host is one of the domains, or below one."""

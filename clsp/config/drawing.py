@@ -4,8 +4,6 @@ from clsp.config.catalog import dataset_info
 from clsp.config.schema import BankSpec, Params
 from clsp.runtime.errors import ConfigError
 
-MULTILABEL = "map11"  # the metric of datasets whose images show several classes
-
 
 def _check_classes(params: Params, where: str, bank: BankSpec) -> None:
     """The anchors' classes are those that the denoiser was trained with."""
@@ -13,7 +11,7 @@ def _check_classes(params: Params, where: str, bank: BankSpec) -> None:
     kinds = [params.datasets[name].kind for name in names]
     infos = [dataset_info(kind) for kind in kinds]
     for name, info in zip(names, infos, strict=True):
-        if info.metric == MULTILABEL:
+        if info.multilabel:
             raise ConfigError(
                 f"{where}.dataset: generator {bank.generator} needs one class per image, but "
                 f"dataset {name} is multi-label"

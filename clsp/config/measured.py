@@ -15,7 +15,6 @@ from clsp.config.variation import VARIED, bases, number, same_but, value_of
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.registry import nearest
 
-MULTILABEL = "map11"
 NEAREST = 3  # encoders that a message names
 SHARED = ("encoder", "inception", "anchors", "candidates", "near_copy", "seed")
 SHOWN = {"interpolation_weight": "w", "share_anchor_noise": "shared anchor noise"}
@@ -138,7 +137,7 @@ def check_quality(params: Params) -> None:
                 f"candidates of bank {name}"
             )
         kind = params.datasets[bank.dataset].kind
-        if quality.label_agreement and dataset_info(kind).metric == MULTILABEL:
+        if quality.label_agreement and dataset_info(kind).multilabel:
             raise ConfigError(
                 f'quality.label_agreement: images of dataset "{bank.dataset}" show several '
                 "classes; the probe is defined for one"

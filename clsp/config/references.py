@@ -16,7 +16,6 @@ from clsp.config.variation import check_varied
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.registry import nearest, require
 
-MULTILABEL = "map11"  # the metric of datasets whose images show several classes
 AXES = ("dataset", "encoder", "method", "positives")
 
 
@@ -94,7 +93,7 @@ def _check_banks(params: Params, where: str, grid: GridEntry) -> None:
 def _check_single_label(params: Params, where: str, dataset: str) -> None:
     for name in dict.fromkeys((dataset, params.datasets[dataset].judged_on or dataset)):
         kind = params.datasets[name].kind
-        if dataset_info(kind).metric == MULTILABEL:
+        if dataset_info(kind).multilabel:
             raise ConfigError(
                 f'{where}: "{name}" of kind {kind} is multi-label; it can stand in '
                 "evaluation.transfer.datasets, but runs cannot train on it"

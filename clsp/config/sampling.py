@@ -12,6 +12,9 @@ from clsp.runtime.errors import ConfigError
 Scheduler = Literal["ddim", "ddpm", "dpm_solver"]
 Block = Annotated[str, Field(pattern=r"^(mid|(down|up)\.(0|[1-9]\d*))$")]
 MIDDLE = "mid"
+# What an option of a generator means where it is left out; and the eta of schedulers that fix it.
+ABSENT = {"scheduler": "ddim", "share_anchor_noise": False, "mix_at": MIDDLE}
+FIXED_ETA = {"ddpm": 1.0, "dpm_solver": 0.0}
 AUTHORS_STEPS, AUTHORS_ETA = 100, 1.0  # D03: what their plain "ddim" branch always does
 
 
@@ -47,17 +50,22 @@ class SamplerSettings(Strict):
 
     @model_validator(mode="after")
     def _check_eta(self) -> "SamplerSettings":
-        fixed = {"ddpm": 1, "dpm_solver": 0}.get(self.scheduler or "ddim")
+        fixed = FIXED_ETA.get(self.solver_name)
         if fixed is not None and self.eta != fixed:
             raise ValueError(
-                f"eta must be {fixed} with scheduler {self.scheduler}, whose noise is fixed; "
+                f"eta must be {fixed:g} with scheduler {self.scheduler}, whose noise is fixed; "
                 f"found {self.eta}"
             )
         return self
 
+    @property
+    def solver_name(self) -> Scheduler:
+        """The scheduler, also where it is left out."""
+        return self.scheduler or ABSENT["scheduler"]
+
     def solver(self) -> Solver:
         """What is done with these settings."""
-        return Solver(self.scheduler or "ddim", self.steps, self.eta)
+        return Solver(self.solver_name, self.steps, self.eta)
 
     def check_denoiser(self, denoiser: AnyDenoiserSpec) -> None:
         """Refuse a denoiser that cannot be sampled from with these settings.
@@ -84,7 +92,7 @@ class PlainSamplerSettings(SamplerSettings):
 
     @model_validator(mode="after")
     def _check_quirk(self) -> "PlainSamplerSettings":
-        if self.quirk and (self.scheduler or "ddim") != "ddim":
+        if self.quirk and self.solver_name != "ddim":
             raise ValueError(
                 f"quirk {self.quirk} needs scheduler ddim, which it is about; "
                 f"found {self.scheduler}"

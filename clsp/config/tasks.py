@@ -8,7 +8,7 @@ def multilabel_tasks(params: Params) -> tuple[str, ...]:
     """Downstream datasets whose images show several classes at once."""
     judged = params.evaluation.transfer
     tasks = judged.datasets if judged else ()
-    return tuple(t for t in tasks if dataset_info(params.datasets[t].kind).metric == "map11")
+    return tuple(t for t in tasks if dataset_info(params.datasets[t].kind).multilabel)
 
 
 def few_shot_tasks(params: Params) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from clsp.config.sampling import MIDDLE
+from clsp.config.sampling import ABSENT, FIXED_ETA
 from clsp.config.schema import GENERATORS, BankSpec, GridEntry, Params, PositivesEntry
 from clsp.config.strict import WORD, parse
 from clsp.runtime.errors import ConfigError
@@ -29,12 +29,6 @@ VARIED = {
 
 Values = dict[str, float | int]
 
-FIXED_ETA = {"ddpm": 1.0, "dpm_solver": 0.0}  # clsp/config/sampling.py refuses others
-ABSENT = {
-    "scheduler": "ddim",
-    "share_anchor_noise": False,
-    "mix_at": MIDDLE,
-}  # what an absent option means
 LONGEST = 60  # characters of a name
 
 

@@ -68,9 +68,8 @@ def compare(kind: str, protocol: str, counts: Counts, info: DatasetInfo, read: S
         rows.append(_row(kind, protocol, "unlabelled", counts.unlabelled or 0, unlabelled))
     if len(info.class_names) == counts.classes:  # other levels of labels have names of their own
         rows.append(_row(kind, protocol, "names", *_names(info.class_names, read.classes)))
-    multilabel = info.metric == "map11"
-    if multilabel or read.multilabel:
-        rows.append(_row(kind, protocol, "multi-label", multilabel, read.multilabel))
+    if info.multilabel or read.multilabel:
+        rows.append(_row(kind, protocol, "multi-label", info.multilabel, read.multilabel))
     return rows
 
 

@@ -18,6 +18,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
+from clsp.models.denoiser import network_config
 from clsp.runtime.errors import DataError
 from clsp.runtime.foreign import compare_names
 
@@ -69,38 +70,9 @@ class Layout:
     timesteps: int
 
     def config(self, size: int) -> dict[str, Any]:
-        """Arguments of UNet2DModel for images of a side in pixels."""
-        kinds = ["AttnDownBlock2D" if attended else "DownBlock2D" for attended in self.attention]
-        return {
-            "sample_size": size,
-            "in_channels": 3,
-            "out_channels": 3,
-            "center_input_sample": False,
-            "time_embedding_type": "positional",
-            "time_embedding_dim": 4 * self.channels[0],
-            "freq_shift": 0,
-            "flip_sin_to_cos": False,
-            "down_block_types": tuple(kinds),
-            "mid_block_type": "UNetMidBlock2D",
-            "up_block_types": tuple(kind.replace("Down", "Up") for kind in reversed(kinds)),
-            "block_out_channels": self.channels,
-            "layers_per_block": self.layers,
-            "mid_block_scale_factor": 1,
-            "downsample_padding": 1,
-            "downsample_type": "conv",
-            "upsample_type": "conv",
-            "dropout": 0.0,  # as they sample; training is over
-            "act_fn": "silu",
-            "attention_head_dim": None,
-            "norm_num_groups": GROUPS,
-            "attn_norm_num_groups": GROUPS,
-            "norm_eps": 1e-5,
-            "resnet_time_scale_shift": "default",
-            "add_attention": True,
-            "class_embed_type": None,
-            "num_class_embeds": None,
-            "num_train_timesteps": self.timesteps,
-        }
+        """Arguments of UNet2DModel for images of a side in pixels; no dropout, training is over."""
+        shape = (self.channels, self.attention, self.layers, GROUPS)
+        return network_config(*shape, dropout=0.0, size=size, timesteps=self.timesteps)
 
 
 def _shape(path: Path, tensors: dict[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:

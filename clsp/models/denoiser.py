@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel  # diffusers as a whole loads seconds slower
@@ -23,55 +24,91 @@ NO_LABEL = 0  # of a class-conditional denoiser; class c is label c + 1, as the 
 logging.getLogger("diffusers").setLevel(logging.ERROR)  # it recommends packages we do without
 
 
+def network_config(
+    channels: tuple[int, ...],
+    attention: tuple[bool, ...],
+    layers: int,
+    groups: int,
+    dropout: float,
+    size: int,
+    timesteps: int,
+    classes: int | None = None,
+) -> dict[str, Any]:
+    """Arguments of UNet2DModel for the CLSP authors' network (models/unet.py), each one stated.
+
+    One attention head, 3x3 stride-2 convolutions down, nearest x2 and 3x3 up. Their interleaved
+    sine table is here a concatenated one, a permutation of the inputs of a learned layer.
+
+    Args:
+        channels: Width per level.
+        attention: Self-attention per level.
+        layers: Residual blocks per level on the way down; one more on the way up.
+        groups: Of group norm.
+        dropout: In [0, 1].
+        size: Side of the square image, pixels.
+        timesteps: Training timesteps T.
+        classes: For a class-conditional network, how many there are: an embedding of the label is
+            added to that of the time.
+    """
+    kinds = ["AttnDownBlock2D" if attended else "DownBlock2D" for attended in attention]
+    return {
+        "sample_size": size,
+        "in_channels": 3,
+        "out_channels": 3,
+        "center_input_sample": False,
+        "time_embedding_type": "positional",
+        "time_embedding_dim": 4 * channels[0],
+        "freq_shift": 0,
+        "flip_sin_to_cos": False,
+        "down_block_types": tuple(kinds),
+        "mid_block_type": "UNetMidBlock2D",
+        "up_block_types": tuple(kind.replace("Down", "Up") for kind in reversed(kinds)),
+        "block_out_channels": channels,
+        "layers_per_block": layers,
+        "mid_block_scale_factor": 1,
+        "downsample_padding": 1,
+        "downsample_type": "conv",
+        "upsample_type": "conv",
+        "dropout": dropout,
+        "act_fn": "silu",
+        "attention_head_dim": None,  # one head as wide as its level, as the authors
+        "norm_num_groups": groups,
+        "attn_norm_num_groups": groups,
+        "norm_eps": 1e-5,
+        "resnet_time_scale_shift": "default",
+        "add_attention": True,
+        "class_embed_type": None,  # with num_class_embeds, an embedding per label
+        "num_class_embeds": None if classes is None else classes + 1,
+        "num_train_timesteps": timesteps,
+    }
+
+
 def build_denoiser(spec: DenoiserSpec, size: int, classes: int | None = None) -> UNet2DModel:
     """A freshly initialised epsilon network; same spec and size, same weights.
 
     With channels (128, 256, 256, 256) and attention on the second level only this is the authors'
-    network (methods.md 2.1; models/unet.py), without the projector that they never use: one
-    attention head, 3x3 stride-2 convolutions down, nearest x2 and 3x3 up. Their interleaved sine
-    table is here a concatenated one, a permutation of the inputs of a learned layer.
+    network (methods.md 2.1; models/unet.py), without the projector that they never use.
 
     Args:
         spec: Widths, attention, groups, dropout, seed.
         size: Side of the square image, pixels.
-        classes: For a class-conditional network, how many there are: an embedding of the label is
-            added to that of the time.
+        classes: For a class-conditional network, how many there are.
 
     Raises:
         ConfigError: If the size cannot be halved once per level.
     """
     spec.check_size(size)
-    kinds = ["AttnDownBlock2D" if attended else "DownBlock2D" for attended in spec.attention]
-    unet = UNet2DModel(
-        sample_size=size,
-        in_channels=3,
-        out_channels=3,
-        center_input_sample=False,
-        time_embedding_type="positional",
-        time_embedding_dim=4 * spec.channels[0],
-        freq_shift=0,
-        flip_sin_to_cos=False,
-        down_block_types=tuple(kinds),
-        mid_block_type="UNetMidBlock2D",
-        up_block_types=tuple(kind.replace("Down", "Up") for kind in reversed(kinds)),
-        block_out_channels=spec.channels,
-        layers_per_block=spec.layers_per_block,
-        mid_block_scale_factor=1,
-        downsample_padding=1,
-        downsample_type="conv",
-        upsample_type="conv",
-        dropout=spec.dropout,
-        act_fn="silu",
-        attention_head_dim=None,  # one head as wide as its level, as the authors
-        norm_num_groups=spec.norm_groups,
-        attn_norm_num_groups=spec.norm_groups,
-        norm_eps=1e-5,
-        resnet_time_scale_shift="default",
-        add_attention=True,
-        class_embed_type=None,  # with num_class_embeds, an embedding per label
-        num_class_embeds=None if classes is None else classes + 1,
-        num_train_timesteps=spec.train_timesteps,
+    config = network_config(
+        spec.channels,
+        spec.attention,
+        spec.layers_per_block,
+        spec.norm_groups,
+        spec.dropout,
+        size,
+        spec.train_timesteps,
+        classes,
     )
+    unet = UNet2DModel(**config)
     _initialise(unet, torch_stream(spec.seed, "denoiser weights"))
     return unet
 

@@ -97,9 +97,11 @@ def _weights(artefact: Artefact) -> str:
 
 def quality_rows(params: Params, records: Records) -> Iterator[tuple[Row, Artefact | None]]:
     """One row of the frame per expected number, with the artefact that holds it, if one does."""
+    measured = measured_banks(params)
+    names = {bank: row_name(params, bank) for bank in measured}
+    artefacts = {bank: current_quality(params, records, bank) for bank in measured}
     for bank, metric, protocol, variant in bank_numbers(params):
-        dataset, network, label = row_name(params, bank)
-        artefact = current_quality(params, records, bank)
+        (dataset, network, label), artefact = names[bank], artefacts[bank]
         value = (
             artefact.metrics.get(f"quality/{variant.replace('=', '')}/{metric}")
             if artefact

@@ -1,6 +1,7 @@
 """Prepared and fetched datasets of the tiny tree."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tree_params import CLASSES, COPIED, COPY, SIDE, TEST, TRAIN
 from tree_results import stream
 
 from clsp.config.catalog import Archive, dataset_info
-from clsp.config.plan import Job, fetch_job, is_fetched, prepare_job
+from clsp.config.plan import fetch_job, is_fetched, prepare_job
 from clsp.config.schema import Params
 from clsp.data.encoded import EncodedWriter, encode
 from clsp.runtime.canonical import canonical_json, sha256_array, sha256_text
@@ -66,10 +67,7 @@ class Preparing:
     base: Path
     results: Path
     params: Params
-
-    def write(self, job: Job, folder: str, files: Any, inputs: Any, **more: Any) -> Artefact:
-        """Write one artefact; TreeBuilder does."""
-        raise NotImplementedError
+    write: Callable[..., Artefact]  # one artefact; TreeBuilder's
 
     def metric(self, task: str) -> str:
         """How a dataset is judged; "target-mini" by another metric than its kind says."""

@@ -1,6 +1,8 @@
-"""The imported part of the tiny results tree: a denoiser and two encoders, from files beside it."""
+"""The imported part of the tiny results tree: a denoiser and two encoders, from
+files beside it."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,7 @@ class Importing:
 
     base: Path
     params: Params
-
-    def write(self, job: Job, folder: str, files: Any, inputs: Any, **more: Any) -> Artefact:
-        """Write one artefact; TreeBuilder does."""
-        raise NotImplementedError
+    write: Callable[..., Artefact]  # one artefact; TreeBuilder's
 
     def _import(
         self, job: Job, folder: str, files: dict[str, Any], dataset: Artefact, facts: dict[str, Any]

@@ -167,10 +167,7 @@ class Measuring:
 
     params: Params
     base: Any
-
-    def write(self, job: Job, folder: str, files: Any, inputs: Any, **more: Any) -> Artefact:
-        """Write one artefact; TreeBuilder does."""
-        raise NotImplementedError
+    write: Callable[..., Artefact]  # one artefact; TreeBuilder's
 
     def measure(
         self, banks: dict[str, Artefact], encoders: dict[str, Artefact], data: dict[str, Artefact]
