@@ -125,6 +125,7 @@ def _pretraining(params: Params, axes: dict[str, str | int], changed: Values) ->
         "pairs": positives.pairs and positives.pairs.format(dataset=axes["dataset"]),
         "alignment_weight": 0.0 if positives.source == "none" else weight,
         "recipe": recipe.model_copy(update={"normalisation": None}),
+        "execution": params.execution,
         "seed": axes["seed"],
     }
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from clsp.config.denoisers import AnyDenoiserSpec
 from clsp.config.evaluation import EvaluationEntry
+from clsp.config.execution import Execution, ExecutionSpec
 from clsp.config.imported import ImportedEncoderEntry
 from clsp.config.plugin import Plugin
 from clsp.config.quality import QualityEntry
@@ -151,6 +152,7 @@ class RunSpec(Strict):
     pairs: Name | None = None
     alignment_weight: NonNegativeFloat
     recipe: RecipeSpec
+    execution: ExecutionSpec | None = None  # None: exact
     seed: Seed
 
 
@@ -198,6 +200,7 @@ class Params(Strict):
     profile: Name  # names the folders under results/ and reports/
     demonstration: bool  # true: every table, figure and page says that numbers are not results
     device: Literal["auto", "cpu", "cuda"]
+    execution: Execution = None  # of pretraining; None: exact
     tracking: bool  # mirror into MLflow
     shards: PositiveInt  # jobs a bank is split into; changes no image
     datasets: dict[Name, DatasetSpec]

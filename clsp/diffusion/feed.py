@@ -11,9 +11,9 @@ from clsp.config.denoisers import DenoiserSpec
 from clsp.data.encoded import EncodedImages
 from clsp.data.prepared import Images, all_pixels
 from clsp.diffusion.pixels import to_signed
-from clsp.diffusion.team import Team
 from clsp.models.denoiser import NO_LABEL
 from clsp.runtime.rng import integers, key_of, normal, numpy_stream, uniform
+from clsp.runtime.team import Team
 
 # Images up to this size are kept whole beside a network on the CPU; on a GPU a quarter of what is
 # free may be theirs. Larger ones stay in the file that maps them, and each batch is read from it.

@@ -18,7 +18,6 @@ from clsp.diffusion.loop import Loop
 from clsp.diffusion.schedule import build_schedule, pipeline_index
 from clsp.diffusion.snapshots import Snapshots
 from clsp.diffusion.state import LOG, Training, begin
-from clsp.diffusion.team import Team, launch
 from clsp.runtime.canonical import sha256_json
 from clsp.runtime.checkpoint import tensors_sha256
 from clsp.runtime.device import processes, resolve
@@ -26,6 +25,7 @@ from clsp.runtime.errors import ClspError, ConfigError
 from clsp.runtime.history import StepLog, read_history
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.stage import Input, Outcome, Output, Scratch
+from clsp.runtime.team import Team, launch
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def train_denoiser(
         )
     data = open_data(spec, dataset)  # refused here rather than in each process
     spec.check_size(data.images.shape[1])
-    return work(job, Team()) if size == 1 else launch(work, job, size, scratch)
+    return work(job, Team()) if size == 1 else launch(work, job, size, scratch, "train-denoiser")
 
 
 def work(job: Job, team: Team) -> Outcome | None:

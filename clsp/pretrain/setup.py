@@ -17,6 +17,7 @@ from clsp.runtime.errors import ConfigError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.registry import load, settings_class
 from clsp.runtime.rng import key_of
+from clsp.runtime.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Setup:
     optimizer: torch.optim.Optimizer
     statistics: Normalisation
     view_key: int
+    team: Team = ALONE
 
     @property
     def per_epoch(self) -> int:

@@ -22,8 +22,8 @@ from clsp.data import decoders
 from clsp.data.prepared import open_prepared
 from clsp.data.stores import Files
 from clsp.models.encoder import FILE
+from clsp.pretrain import loop
 from clsp.pretrain import resume as resume_module
-from clsp.pretrain import run as loop
 from clsp.pretrain.resume import Position, Resume
 from clsp.pretrain.run import pretrain_encoder
 from clsp.pretrain.setup import set_up

@@ -1,4 +1,4 @@
-"""Several processes that train one denoiser on one machine, each with a device of its own.
+"""Several processes that share one training on one machine, each with a device of its own.
 
 They are started by torch's elastic launcher, the one behind torchrun, from inside the job: lock,
 manifest and outputs stay with the one parent, which Snakemake sees.
@@ -67,6 +67,16 @@ class Team:
         torch._foreach_copy_(gradients, shaped)
         return mean[0]
 
+    def add_up(self, gradients: Sequence[Tensor]) -> None:
+        """Replace gradients by their sum over all processes, in one buffer in a fixed order."""
+        if self.size == 1:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        shaped = [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
+        torch._foreach_copy_(list(gradients), shaped)
+
     def largest(self, number: int) -> int:
         """The largest of one integer per process, agreed on the CPU: no device waits for it."""
         if self.size == 1:
@@ -87,6 +97,9 @@ class Team:
     def orphaned(self) -> bool:
         """Whether the job that started this process is gone."""
         return self.parent is not None and os.getppid() != self.parent
+
+
+ALONE = Team()
 
 
 def _work(work: Callable[[Any, Team], Any], job: Any, folder: Path) -> Any:
@@ -112,7 +125,7 @@ def _work(work: Callable[[Any, Team], Any], job: Any, folder: Path) -> Any:
         sys.exit(1)
 
 
-def _reason(failed: Any, size: int, folder: Path) -> ClspError:
+def _reason(failed: Any, size: int, folder: Path, stage: str) -> ClspError:
     """Why the processes ended: what one of them said, or else which one ended first and how."""
     for rank in range(size):
         path = folder / FAILURE.format(rank=rank)
@@ -127,12 +140,12 @@ def _reason(failed: Any, size: int, folder: Path) -> ClspError:
         else f"with exit code {failure.exitcode}"
     )
     return ClspError(
-        f"train-denoiser: process {rank} of {size} ended {ended}, so all were stopped and nothing "
+        f"{stage}: process {rank} of {size} ended {ended}, so all were stopped and nothing "
         f"was written; start the job again to continue from the state kept in {folder}"
     )
 
 
-def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) -> Any:
+def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path, stage: str) -> Any:
     """Run `work(job, team)` in several processes.
 
     Args:
@@ -140,6 +153,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) 
         job: What to do.
         size: Processes.
         folder: Where a process leaves the reason why it ended.
+        stage: What is run, for messages.
 
     Returns:
         What process 0 returned.
@@ -156,7 +170,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) 
     device = resolve()
     if device.type == "cuda" and torch.cuda.device_count() < size:
         found = torch.cuda.device_count()
-        raise DataError(f"train-denoiser: {size} GPUs were asked for, but this job has {found}")
+        raise DataError(f"{stage}: {size} GPUs were asked for, but this job has {found}")
     for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the error below says what happened
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +195,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) 
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
     except ChildFailedError as error:
-        raise _reason(error, size, folder) from None
+        raise _reason(error, size, folder, stage) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
