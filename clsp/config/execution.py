@@ -49,3 +49,15 @@ Execution = Annotated[ExecutionSpec | None, BeforeValidator(_mode)]
 def switches(given: ExecutionSpec | None) -> ExecutionSpec:
     """The switches of a run's spec."""
     return EXACT if given is None else given
+
+
+def departures(given: ExecutionSpec) -> str:
+    """What makes a run fast rather than exact, in words."""
+    told = {
+        "bf16 arithmetic": given.precision == "bf16",
+        "compiled kernels": given.compile,
+        "a fused optimizer": given.fused,
+        "kernels that do not repeat their bits": not given.deterministic,
+        "views by torchvision's own classes": given.views == "torchvision",
+    }
+    return ", ".join(name for name, holds in told.items() if holds)

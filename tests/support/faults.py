@@ -478,6 +478,27 @@ def recipe_of_another_family(tree: Tree) -> None:
     )
 
 
+@fault("A46", "A22")
+def fast_run_called_exact(tree: Tree) -> None:
+    switches = {"precision": "bf16", "compile": True, "fused": True, "views": "device"}
+    edit_statement(
+        tree.run("runs", "manifest.json"),
+        lambda p: p["facts"].update(execution={**switches, "deterministic": False}),
+    )
+
+
+@fault("A46", "A22")
+def processes_not_recorded(tree: Tree) -> None:
+    edit_statement(tree.run("runs", "manifest.json"), lambda p: p["facts"].pop("processes"))
+
+
+@fault("A46", "A22")
+def batch_norm_of_another_recipe(tree: Tree) -> None:
+    edit_statement(
+        tree.run("runs", "manifest.json"), lambda p: p["facts"].update(batch_norm="per_device")
+    )
+
+
 def _rewrite_history(tree: Tree, change: Callable[[list[str]], list[str]]) -> None:
     path = tree.run("runs", "history.jsonl")
     path.write_text("\n".join(change(path.read_text().split("\n"))))
