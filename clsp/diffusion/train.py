@@ -159,7 +159,6 @@ def work(job: Job, team: Team) -> Outcome | None:
         done = training.step // feed.per_epoch
         snapshots = Snapshots(job.scratch, spec, data.classes, done)
     Loop(training, spec, feed, team, written, snapshots, job.scratch, key, layout).run()
-    pixels.close()
     digests = _digests(training, team)
     if not team.leads:
         return None

@@ -77,6 +77,29 @@ class Team:
         shaped = [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
         torch._foreach_copy_(list(gradients), shaped)
 
+    def part(self, whole: Tensor) -> Tensor:
+        """This process's rows of (B, ...): the rank-th of `size` equal parts, in order."""
+        return whole.tensor_split(self.size)[self.rank] if self.size > 1 else whole
+
+    def collect(self, part: Tensor) -> Tensor:
+        """The rows of all processes, by rank: (B / size, ...) -> (B, ...). Carries no gradient."""
+        if self.size == 1:
+            return part
+        part = part.detach().contiguous()
+        whole = part.new_empty((self.size * len(part), *part.shape[1:]))
+        dist.all_gather_into_tensor(whole, part)
+        return whole
+
+    def follow(self, buffers: Sequence[Tensor]) -> None:
+        """Replace buffers by those of process 0, in one message that holds every kind exactly."""
+        if self.size == 1 or not buffers:
+            return
+        flat = torch.cat([buffer.reshape(-1).double() for buffer in buffers])
+        dist.broadcast(flat, 0)
+        parts = flat.split([buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view(buffer.shape))
+
     def largest(self, number: int) -> int:
         """The largest of one integer per process, agreed on the CPU: no device waits for it."""
         if self.size == 1:

@@ -9,6 +9,7 @@ reached is reported and does not stop a job: the manifest then records no run, a
 import argparse
 import contextlib
 import fcntl
+import importlib
 import logging
 import os
 import sqlite3
@@ -51,6 +52,13 @@ def _client(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
+
+
+def prepare(stage: str) -> None:
+    """Import what mirroring a job of this stage takes, and nothing more."""
+    if os.environ.get(URI) and stage in MIRRORED:
+        importlib.import_module("mlflow.tracking")
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def _find(client: Any, experiment: str, key: str) -> Any | None:

@@ -133,6 +133,7 @@ def test_corrupt_state_is_refused(tmp_path):
     setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
     resume = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
     resume.save(Position(step=1))
+    resume.close()
     (state,) = (tmp_path / "scratch").glob("state-*.pt")
     state.write_bytes(state.read_bytes()[:-10])
     with pytest.raises(DataError, match="corrupt resume checkpoint"):
@@ -145,9 +146,9 @@ def test_weights_that_are_not_finite_never_replace_the_last_good_state(tmp_path)
     resume.save(Position(step=1))
     with torch.no_grad():
         setup.method.encoder.conv1.weight[0] = torch.nan
-    told = r"step 2: encoder.conv1.weight is no longer finite.*last good state, after step 1"
-    with pytest.raises(DivergedError, match=told):
+    with pytest.raises(DivergedError, match=r"step 2: encoder.conv1.weight is no longer finite"):
         resume.save(Position(step=2))
+    assert "the last good state, after step 1, is kept in" in resume.kept
     assert load_state(tmp_path / "scratch")["step"] == 1
 
 
@@ -158,6 +159,7 @@ def test_only_state_of_this_run_counts_as_kept(tmp_path):
     )
     assert mine.kept == "no state had been saved yet"
     other.save(Position(step=7))
+    other.close()
     assert mine.kept == "no state had been saved yet"
     assert "after step 7, is kept in" in other.kept
 

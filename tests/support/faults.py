@@ -565,6 +565,22 @@ def loss_terms_not_recorded(tree: Tree) -> None:
 @fault("A19", "A21", "A22")
 def best_k_as_headline(tree: Tree) -> None:
     def change(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["results"][2]["selected_on"] = "test"
+
+    edit_statement(tree.run("probes", "manifest.json"), change)
+
+
+@fault("A19", "A21", "A22")
+def tuned_rate_as_headline(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["results"][0]["selection"]["learning_rate"] = 2.0
+
+    edit_statement(tree.run("probes", "manifest.json"), change)
+
+
+@fault("A19", "A21", "A22")
+def rate_chosen_on_test(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
         predicate["facts"]["results"][1]["selected_on"] = "test"
 
     edit_statement(tree.run("probes", "manifest.json"), change)
