@@ -195,17 +195,18 @@ def _may_share(argv: list[str]) -> bool:
 
     CUDA must not be initialised before a fork, and claims of GPUs belong to a process.
     """
-    if not offered() or not argv or argv[0] not in STAGES or "--manifest" not in argv:
+    wanted = argv == ["track-init"] or (argv[:1] and argv[0] in STAGES and "--manifest" in argv)
+    if not wanted or not offered() or device.processes() > 1:
         return False
-    if argv[0] not in ON_GPU or device.wanted() == "cpu":
-        return device.processes() == 1
-    return device.processes() == 1 and device.cuda_devices() == 0
+    return argv[0] not in ON_GPU or device.wanted() == "cpu" or device.cuda_devices() == 0
 
 
 def _prepare(argv: list[str]) -> None:
     """Import what a job needs, in the process that the job will be forked from."""
-    importlib.import_module(STAGES[argv[0]][0].partition(":")[0])
-    importlib.import_module("clsp.job").tracking.prepare(argv[0])
+    if argv[0] in STAGES:
+        importlib.import_module(STAGES[argv[0]][0].partition(":")[0])
+        importlib.import_module("clsp.job")
+    importlib.import_module("clsp.runtime.tracking").prepare(argv[0])
 
 
 def entry() -> None:

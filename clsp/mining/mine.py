@@ -79,7 +79,8 @@ def mine(features: np.ndarray, spec: PairsSpec, device: torch.device) -> np.ndar
     if not kept.any():
         raise ConfigError(
             f"pairs.threshold: no two of the {len(features)} training images reach "
-            f"{spec.threshold}; the largest cosine of mutual neighbours is {cosine.max(initial=-1):.6f}"
+            f"{spec.threshold}; the largest cosine of mutual neighbours is "
+            f"{cosine.max(initial=-1):.6f}"
         )
     pairs = np.empty(int(kept.sum()), PAIR)
     pairs["left"], pairs["right"], pairs["cosine"] = left[kept], right[kept], cosine[kept]

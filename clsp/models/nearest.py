@@ -112,6 +112,7 @@ def neighbours(
             cosines[part] = order.values[:, :count].cpu().numpy()
             rows[part] = places.gather(1, order.indices[:, :count]).cpu().numpy()
             report(len(found))
+        del held  # before the next block is made
     return cosines, rows
 
 

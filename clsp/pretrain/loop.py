@@ -77,7 +77,7 @@ def forward(setup: Setup, batch: Batch) -> tuple[Step, dict[str, Tensor]]:
     if positive is not None:
         positive = positive.contiguous(memory_format=torch.channels_last)
     laid = replace(batch, views=views, positive=positive)
-    half = setup.execution.precision == "bf16"
+    half = setup.execution.precision == "bf16"  # D33
     with compiled_losses(setup.compiler):
         with torch.autocast(batch.index.device.type, torch.bfloat16, enabled=half):
             done = setup.method.step(laid)

@@ -42,7 +42,11 @@ VIEW_COPIES = 16
 WORKSPACE = {"cuda": GIB, "cpu": GIB // 4}
 # Memory is given out in pieces, and pieces of another size than the last ones leave gaps.
 GAPS = 0.05
-ATTEMPTS = 16  # rehearsals in search of the largest batch; a straight line needs four
+ATTEMPTS = 24  # rehearsals in search of the largest batch; a straight line needs four
+# Pixels of a batch's views times the encoder's width. Below this, heads of usual width included, a
+# step takes less than a GiB, which every machine has; on a CPU it is not rehearsed then, to save a
+# short run a fraction of a second.
+SMALL = 2**20
 
 
 class Alive(TorchDispatchMode):
@@ -112,7 +116,7 @@ class Forecast:
         return self.weights + self.beyond_weights
 
 
-def _fake(method: nn.Module, mode: FakeTensorMode) -> nn.Module:
+def fake_copy(method: nn.Module, mode: FakeTensorMode) -> nn.Module:
     """A copy of a method whose parameters and buffers are fake."""
     held = [*method.parameters(), *method.buffers()]
     return copy.deepcopy(method, {id(tensor): mode.from_tensor(tensor) for tensor in held})
@@ -137,7 +141,7 @@ def rehearse(method: Method, spec: RunSpec, count: int, size: int, kind: str = "
         kind: Of the device: "cuda" or "cpu".
     """
     mode = FakeTensorMode()
-    twin, recipe = _fake(method, mode), spec.recipe
+    twin, recipe = fake_copy(method, mode), spec.recipe
     held = [*twin.parameters(), *twin.buffers()]
     half = switches(spec.execution).precision == "bf16"
     with mode:
@@ -223,16 +227,19 @@ def largest(need: Callable[[int], int], room: int, top: int) -> int:
     Returns:
         Below `top`, from 2; 0 if not even 2 fit.
     """
-    low, high = 2, top
+    low, high, ahead = 2, top, 0
     if need(low) > room:
         return 0
     for _ in range(ATTEMPTS):
         if high - low <= 1:
             break
         slope = (need(high) - need(low)) / (high - low)
-        guess = low + int((room - need(low)) / slope) if slope > 0 else low + 1
-        guess = min(max(guess, low + 1), high - 1)
-        low, high = (guess, high) if need(guess) <= room else (low, guess)
+        on_line = low + int((room - need(low)) / slope) if slope > 0 else low
+        guess = min(max(on_line + ahead, low + 1), high - 1)
+        if need(guess) <= room:
+            low, ahead = guess, max(1, 2 * ahead)  # the line is too steep: look ahead of it
+        else:
+            high, ahead = guess, 0
     return low
 
 
@@ -264,10 +271,10 @@ def _gib(count: int) -> str:
 
 
 @contextmanager
-def fitting(setup: Setup) -> Iterator[Forecast]:
+def fitting(setup: Setup) -> Iterator[Forecast | None]:
     """Refuse a batch that does not fit, and explain it if one runs out of memory all the same.
 
-    Gives the forecast.
+    Gives the forecast, or None for a step on a CPU that is evidently small.
 
     Raises:
         ConfigError: Before anything is done, with what a step needs, what there is, and the largest
@@ -276,6 +283,9 @@ def fitting(setup: Setup) -> Iterator[Forecast]:
     """
     device, spec, processes = setup.anchors.device, setup.spec, setup.team.size
     batch, size = spec.recipe.batch_size, setup.anchors.dataset.card["size"]
+    if device.type == "cpu" and 3 * batch * size**2 * spec.encoder.width < SMALL:
+        yield None
+        return
     classes = len(setup.anchors.dataset.classes)
 
     def found(count: int) -> Forecast:
@@ -295,9 +305,10 @@ def fitting(setup: Setup) -> Iterator[Forecast]:
         yield expected
     except torch.OutOfMemoryError as error:
         # What the forecast missed here is taken to be missed at every size, in proportion.
-        there = room or 0
-        factor = max(1.0, there / expected.beyond_weights) * (1 + GAPS)
-        smaller = _advice(setup, lambda count: int(need(count) * factor), there)
+        fixed, there = expected.optimizer + expected.workspace, room or 0
+        passing = expected.beyond_weights - fixed
+        factor = max(1.0, (there - fixed) / passing) * (1 + GAPS)
+        smaller = _advice(setup, lambda n: fixed + int((need(n) - fixed) * factor), there)
         raise ClspError(
             f"{device} ran out of memory, though a step with recipe.batch_size {batch} was "
             f"expected to need {_gib(expected.beyond_weights)} of {_gib(there)}; others may use "
@@ -305,12 +316,14 @@ def fitting(setup: Setup) -> Iterator[Forecast]:
         ) from error
 
 
-def memory_facts(expected: Forecast, device: torch.device) -> dict[str, int]:
-    """What a manifest says of memory, in bytes.
+def memory_facts(expected: Forecast | None, device: torch.device) -> dict[str, int]:
+    """What a manifest says of memory, in bytes; nothing where nothing was foretold.
 
     `predicted` is for method, optimizer and step of one process; `measured` the most that tensors
     took on a GPU, data and bank among them.
     """
+    if expected is None:
+        return {}
     found = {"predicted": expected.total}
     if device.type == "cuda":
         found["measured"] = torch.cuda.max_memory_allocated(device)

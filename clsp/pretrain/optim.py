@@ -48,18 +48,16 @@ def momentum_buffers(optimizer: torch.optim.Optimizer, used: list[Tensor]) -> li
     return [optimizer.state[parameter]["momentum_buffer"] for parameter in used]
 
 
-class FusedSgd(torch.optim.SGD):
-    """torch's SGD in one kernel, which wants buffers for all parameters of a group or for none.
+def _begin_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Give every parameter its buffer before torch's fused SGD takes a step.
 
-    Prototypes that are frozen at first get theirs later than the rest.
+    It wants buffers for all parameters of a group or for none, and prototypes that are frozen at
+    first would get theirs later than the rest. The kernel also counts on gradients laid out in
+    memory as their parameters, which autograd sees to.
     """
-
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            if group["momentum"]:
-                momentum_buffers(self, [p for p in group["params"] if p.grad is not None])
-        return super().step(closure)
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            momentum_buffers(optimizer, [p for p in group["params"] if p.grad is not None])
 
 
 class Lars(torch.optim.Optimizer):
@@ -165,9 +163,10 @@ def build_optimizer(
     groups = [part for group in _groups(method) for part in _split(group, recipe)]
     if recipe.lars is not None:
         return Lars(groups, recipe.lars.trust, recipe.lars.clip, fused)
+    optimizer = torch.optim.SGD(groups, lr=recipe.peak, foreach=not fused, fused=fused)
     if fused:
-        return FusedSgd(groups, lr=recipe.peak, fused=True)
-    return torch.optim.SGD(groups, lr=recipe.peak, foreach=True)
+        optimizer.register_step_pre_hook(_begin_momentum)
+    return optimizer
 
 
 def set_learning_rates(

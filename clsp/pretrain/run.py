@@ -202,7 +202,8 @@ def work(job: Job, team: Team) -> Outcome | None:
     conditioned = any(read.predicate["facts"]["label_conditioned"] for read in job.read)
     records = last_records(outputs["history"], setup.per_epoch)
     outcome = _outcome(setup, *digests, position.terms, records, conditioned)
-    outcome.facts["memory"] = memory_facts(needed, device)
+    if told := memory_facts(needed, device):
+        outcome.facts["memory"] = told
     return outcome
 
 

@@ -64,7 +64,10 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / "state.pt.partial"
         with open(fresh, "wb") as stream:
-            torch.save(dict(state), stream)
+            try:
+                torch.save(dict(state), stream)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise DataError(f"{folder}: cannot be written ({error})") from error
             stream.flush()
             os.fsync(stream.fileno())  # before the pointer to it, which goes to the disk as well
         digest = sha256_file(fresh)

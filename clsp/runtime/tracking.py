@@ -24,6 +24,7 @@ from clsp.runtime.history import read_history
 
 URI = "MLFLOW_TRACKING_URI"  # unset: nothing is mirrored
 EXPERIMENT = "CLSP_EXPERIMENT"
+INIT = "track-init"  # the command that creates the store
 MIRRORED = (
     "train-denoiser",
     "gather-bank",
@@ -54,9 +55,10 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def prepare(stage: str) -> None:
-    """Import what mirroring a job of this stage takes, and nothing more."""
-    if os.environ.get(URI) and stage in MIRRORED:
+def prepare(command: str) -> None:
+    """Import what mirroring a job, or creating the store for it, takes."""
+    uri = os.environ.get(URI)
+    if uri and (command in MIRRORED or (command == INIT and not _is_ready(uri))):
         importlib.import_module("mlflow.tracking")
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
@@ -278,7 +280,8 @@ def main(argv: list[str]) -> int:
     uri = os.environ.get(URI)
     if uri:
         try:
-            _prepare(uri)
+            if not _is_ready(uri):
+                ensure_store()
         except Exception as error:  # the mirror must never harm the workflow
             log.warning(
                 "MLflow mirror: %s cannot be used (%s); results are complete without it",
@@ -288,12 +291,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _prepare(uri: str) -> None:
+def _is_ready(uri: str) -> bool:
+    """Whether a local store has the experiment, found without the seconds that MLflow takes."""
     database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and database.exists():
-        name = os.environ.get(EXPERIMENT, "clsp")
+    if not uri.startswith("sqlite:///") or not database.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(database)) as store:
         query = "select 1 from experiments where name = ?"
-        with contextlib.closing(sqlite3.connect(database)) as store:
-            if store.execute(query, (name,)).fetchone():
-                return  # spares the seconds that importing mlflow takes
-    ensure_store()
+        return bool(store.execute(query, (os.environ.get(EXPERIMENT, "clsp"),)).fetchone())

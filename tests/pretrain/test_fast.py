@@ -9,6 +9,7 @@ from waiting import Waits
 
 from clsp.config.execution import EXACT, MODES
 from clsp.config.schema import METHODS
+from clsp.data import blur, resample, views
 from clsp.pretrain import journal as journal_module
 from clsp.pretrain import loop
 from clsp.pretrain import resume as resume_module
@@ -134,7 +135,8 @@ def test_the_fused_optimizer_equals_the_plain_one(optimizer):
         ):
             late = number % 5 == 0 and step == 0  # as of prototypes that are frozen at first
             if a.requires_grad and not late:
-                a.grad = torch.randn(a.shape, generator=draw)
+                # Laid out as their parameters: autograd promises that, and the kernel counts on it.
+                a.grad = torch.empty_like(a).copy_(torch.randn(a.shape, generator=draw))
                 b.grad = a.grad.clone()
         plain.optimizer.step()
         fused.optimizer.step()
@@ -152,8 +154,10 @@ def under_way(setup, folder):
 
 
 @every_method
-def test_nothing_waits_for_the_device_within_an_epoch(tmp_path, method):
+def test_nothing_waits_for_the_device_within_an_epoch(tmp_path, monkeypatch, method):
     """The way of a GPU, taken on the CPU: batches, steps, watching and learning rates."""
+    for module in (blur, resample, views):
+        monkeypatch.setattr(module, "in_blocks", lambda images: False)
     prepared = make_prepared(count=40)
     spec = make_spec(method, recipe=GENTLE)
     setup = dataclasses.replace(set_up(spec, prepared, NOTHING, CPU), checks_each_step=False)
@@ -210,7 +214,7 @@ def test_state_that_is_due_after_a_broken_step_is_not_saved(tmp_path, monkeypatc
     course = under_way(dataclasses.replace(setup, checks_each_step=False), tmp_path)
     monkeypatch.setattr(resume_module, "SAVE_EVERY", 0.0)
     diverge(monkeypatch, 3)
-    with pytest.raises(DivergedError, match="step 3 .*after step 3, .*last good state, after st"):
+    with pytest.raises(DivergedError, match=r"step 3 .*after step 3, .*last good state, after st"):
         course.train()
     assert load_state(tmp_path / "scratch")["step"] == 3
 
@@ -227,13 +231,12 @@ def outputs(folder, scratch):
     return {**paths, "history": folder / "history.jsonl", "scratch": scratch}
 
 
-@pytest.mark.parametrize("method", ["moco", "swav"])
-def test_a_fast_run_resumes_with_equal_bits_on_a_cpu(tmp_path, monkeypatch, method):
+def test_a_fast_run_resumes_with_equal_bits_on_a_cpu(tmp_path, monkeypatch):
     """bf16, fused, and captured by the compiler; on a GPU its kernels need not repeat their bits."""
     monkeypatch.setattr(built, "COMPILER", "eager")
     monkeypatch.setattr(resume_module, "SAVE_EVERY", 0.0)
     dataset = write_dataset(tmp_path / "toy")
-    spec = make_spec(method, recipe=GENTLE, execution=MODES["fast"].canonical())
+    spec = make_spec("moco", recipe=GENTLE, execution=MODES["fast"].canonical())
     straight = outputs(tmp_path / "straight", tmp_path / "scratch-a")
     expected = pretrain_encoder(spec, dataset, [], [], **straight)
     assert expected.facts["execution"] == MODES["fast"].canonical()
@@ -254,6 +257,6 @@ def test_a_fast_run_resumes_with_equal_bits_on_a_cpu(tmp_path, monkeypatch, meth
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
     assert read_history(straight["history"]) == read_history(resumed["history"])
     exact = outputs(tmp_path / "exact", tmp_path / "scratch-b")
-    pretrain_encoder(make_spec(method, recipe=GENTLE), dataset, [], [], **exact)
+    pretrain_encoder(make_spec("moco", recipe=GENTLE), dataset, [], [], **exact)
     one, other = (read_history(paths["history"])[0]["loss"] for paths in (straight, exact))
     assert one != other and one == pytest.approx(other, rel=0.05)

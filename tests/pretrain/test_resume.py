@@ -27,9 +27,11 @@ from clsp.pretrain import resume as resume_module
 from clsp.pretrain.resume import Position, Resume
 from clsp.pretrain.run import pretrain_encoder
 from clsp.pretrain.setup import set_up
+from clsp.runtime import checkpoint
 from clsp.runtime.checkpoint import load_state, load_tensors
-from clsp.runtime.errors import DataError, DivergedError
+from clsp.runtime.errors import ConfigError, DataError, DivergedError
 from clsp.runtime.history import read_history
+from clsp.runtime.team import Team
 
 CPU = torch.device("cpu")
 
@@ -113,6 +115,53 @@ def test_resume_of_a_run_on_encoded_images(tmp_path, monkeypatch, step):
     monkeypatch.setattr(Files, "ahead", False)
     assert pretrain_encoder(spec, dataset, [bank], [], **resumed) == expected
     assert_equal_runs(straight, resumed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_saves_first(tmp_path, monkeypatch, number):
+    """Not a step is lost, however long ago state was saved."""
+    monkeypatch.setattr(resume_module, "SAVE_EVERY", 1e9)
+    dataset, scratch = write_dataset(tmp_path / "toy"), tmp_path / "scratch"
+    straight = outputs(tmp_path / "straight", tmp_path / "other")
+    expected = pretrain_encoder(make_spec(), dataset, [], [], **straight)
+    real = loop.train_step
+
+    def told(setup, batch, step):
+        if step == 4:
+            os.kill(os.getpid(), number)
+        return real(setup, batch, step)
+
+    ended = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    with monkeypatch.context() as patch, pytest.raises(ended) as caught:
+        patch.setattr(loop, "train_step", told)
+        pretrain_encoder(make_spec(), dataset, [], [], **outputs(tmp_path / "dead", scratch))
+    assert number == signal.SIGINT or caught.value.code == 128 + number
+    assert load_state(scratch)["step"] == 5
+    resumed = outputs(tmp_path / "resumed", scratch)
+    assert pretrain_encoder(make_spec(), dataset, [], [], **resumed) == expected
+    assert_equal_runs(straight, resumed)
+
+
+def test_state_that_cannot_be_written_ends_the_run_and_says_where(tmp_path, monkeypatch):
+    def full(folder, state):
+        raise DataError(f"{folder}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(checkpoint, "save_state", full)
+    paths = outputs(tmp_path / "run", tmp_path / "scratch")
+    with pytest.raises(DataError, match=r"scratch: cannot be written .*No space left"):
+        pretrain_encoder(make_spec(), write_dataset(tmp_path / "toy"), [], [], **paths)
+    assert not paths["encoder"].exists()
+
+
+def test_state_of_another_number_of_processes_is_refused(tmp_path):
+    setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
+    alone = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
+    alone.save(Position(step=3))
+    alone.close()
+    two = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer, Team(0, 2))
+    told = r"scratch, after step 3, is of 1 processes, but this job has 2.*delete the folder"
+    with pytest.raises(ConfigError, match=told):
+        two.restore()
 
 
 def test_state_of_another_spec_or_dataset_is_not_resumed(tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def results_edited_everywhere(tree: Tree) -> None:
     edit_statement(tree.run("probes", "manifest.json"), forge)
     table = tree.reports / "tables/main.csv"
     lines = table.read_text().split("\n")
-    lines[4] = lines[4].replace(lines[4].split(",")[10], "75.1")
+    lines[5] = lines[5].replace(lines[5].split(",")[10], "75.1")
     table.write_text("\n".join(lines))
     edit_statement(tree.reports / "tables/main.manifest.json", lambda _: None)
 

@@ -37,7 +37,7 @@ from clsp.runtime.stage import Outcome
 from clsp.runtime.team import ALONE, Team
 
 STEPS = (1, 3)  # after so many everything is compared; the third uses what the first two left
-PATIENCE = timedelta(seconds=60)
+PATIENCE = timedelta(seconds=120)
 SPEC = make_spec("all4one", "augmentation", options={"dropout": 0.3})  # each process draws its own
 OUTPUTS = {
     "encoder": "encoder.safetensors",
