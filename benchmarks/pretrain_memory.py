@@ -67,7 +67,7 @@ def peak_of(command: list[str]) -> dict[str, float]:
     Raises:
         SystemExit: With what it wrote, if it fails.
     """
-    environment = {**os.environ, "CLSP_DEVICE": "cpu", "CLSP_PROGRESS": "plain"}
+    environment = {**os.environ, "CLSP_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}  # as rules do
     environment.pop("MLFLOW_TRACKING_URI", None)
     peak = {"anonymous": 0.0, "resident": 0.0}
     with tempfile.TemporaryFile() as log:

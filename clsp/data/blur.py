@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clsp.config.recipe import BlurSpec
-from clsp.data.blocks import blocks, in_blocks
+from clsp.data.blocks import blocks, in_blocks, work_through
 
 PASSES = 3  # PIL's default
 Number = TypeVar("Number", float, Tensor)
@@ -72,8 +72,11 @@ def gaussian_blur(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
     if not in_blocks(images):
         return _blur(images, sigma, largest)
     blurred = torch.empty_like(images)
-    for block in blocks(len(images), images[0].numel()):
+
+    def work(block: slice) -> None:
         blurred[block] = _blur(images[block], sigma[block], largest)
+
+    work_through(work, blocks(len(images), images[0].numel()))
     return blurred
 
 

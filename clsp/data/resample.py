@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clsp.data.blocks import blocks, in_blocks
+from clsp.data.blocks import blocks, in_blocks, work_through
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,11 @@ def crop_and_resize(
         done = _resample(images, boxes, mirrored, interpolation, (height, width))
         return done.contiguous()
     whole = torch.empty(count, channels, height, width)
-    for block in blocks(count, channels * max(height * width, sides[0] * sides[1])):
+
+    def work(block: slice) -> None:
         turned = None if mirrored is None else mirrored[block]
-        whole[block] = _resample(
-            images[block], boxes.part(block), turned, interpolation, (height, width)
-        )
+        part = boxes.part(block)
+        whole[block] = _resample(images[block], part, turned, interpolation, (height, width))
+
+    work_through(work, blocks(count, channels * max(height * width, sides[0] * sides[1])))
     return whole

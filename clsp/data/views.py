@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clsp.config.recipe import JitterSpec, ViewSpec
-from clsp.data.blocks import change, in_blocks
+from clsp.data.blocks import Operation, change, in_blocks
 from clsp.data.blur import draw_sigma, gaussian_blur
 from clsp.data.colour import BLENDS, blend, luminance, shift_hue, solarize
 from clsp.data.resample import Boxes, crop_and_resize
@@ -136,26 +136,31 @@ def _jitter_at_once(images: Tensor, jitter: Jitter) -> Tensor:
     return images
 
 
+def _in_order(number: int, jitter: Jitter) -> Operation:
+    """The jitter of samples that have one order in common, by that order's number."""
+    (first, second), place = divmod(number // 4, 3), number % 4
+    steps: list[int | None] = [first, second, 3 - first - second]
+    steps.insert(place, None)  # the hue shift
+
+    def jittered(some: Tensor, rows: Tensor) -> Tensor:
+        slots = iter(jitter.factors[rows].unbind(dim=1))
+        for kind in steps:
+            if kind is None:
+                some = shift_hue(some, jitter.hue[rows])
+            else:
+                some = BLENDS[kind](some, next(slots))
+        return some
+
+    return jittered
+
+
 def _jitter_by_order(images: Tensor, jitter: Jitter) -> None:
     """The samples of each order by themselves, in place; one without jitter is not touched."""
-    idle = (jitter.factors == 1).all(dim=1) & (jitter.hue == 0)
+    moved = (jitter.factors != 1).any(dim=1) | (jitter.hue != 0)
     order = (3 * jitter.kinds[:, 0] + jitter.kinds[:, 1]) * 4 + jitter.place
-    order = torch.where(idle, -1, order)
-    for number in order[~idle].unique().tolist():
-        (first, second), place = divmod(number // 4, 3), number % 4
-        steps: list[int | None] = [first, second, 3 - first - second]
-        steps.insert(place, None)  # the hue shift
-
-        def jittered(some: Tensor, rows: Tensor, steps: list[int | None] = steps) -> Tensor:
-            slots = iter(jitter.factors[rows].unbind(dim=1))
-            for kind in steps:
-                if kind is None:
-                    some = shift_hue(some, jitter.hue[rows])
-                else:
-                    some = BLENDS[kind](some, next(slots))
-            return some
-
-        change(images, order == number, jittered)
+    order = torch.where(moved, order, -1)
+    numbers = order[moved].unique().tolist()
+    change(images, (((order == n).nonzero().squeeze(1), _in_order(n, jitter)) for n in numbers))
 
 
 def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
@@ -210,7 +215,7 @@ def crop(images: Tensor, u: Tensor, spec: ViewSpec, size: int | None = None) -> 
     )
 
 
-def _some(pixels: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _some(pixels: Tensor, chosen: Tensor, operation: Operation) -> Tensor:
     """What an operation makes of the chosen samples beside the others as they are.
 
     Args:
@@ -219,7 +224,7 @@ def _some(pixels: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], 
         operation: Given samples and their numbers; of any shape that broadcasts to theirs.
     """
     if in_blocks(pixels):
-        change(pixels, chosen, operation)
+        change(pixels, [(chosen.nonzero().squeeze(1), operation)])
         return pixels
     everything = torch.arange(len(pixels), device=pixels.device)
     return torch.where(chosen.view(-1, 1, 1, 1), operation(pixels, everything), pixels)

@@ -66,6 +66,27 @@ def _hide(cosines: Tensor, excluded: np.ndarray, start: int) -> None:
     cosines[inside, own[inside]] = -torch.inf
 
 
+def _meet(
+    asked: Tensor,
+    held: Tensor,
+    start: int,
+    known: tuple[np.ndarray, np.ndarray],
+    excluded: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of those known (B, count) and of a block of the bank that begins at `start`."""
+    found = (asked @ held.T).float()  # (B, T)
+    if excluded is not None:
+        _hide(found, excluded, start)
+    count = known[0].shape[1]
+    values, places = highest(found, min(count, len(held)))
+    # What was met before stands first, and has lower rows.
+    values = torch.cat([torch.from_numpy(known[0]).to(found.device), values], 1)
+    places = torch.cat([torch.from_numpy(known[1]).to(found.device), places + start], 1)
+    order = values.sort(dim=1, descending=True, stable=True)
+    rows = places.gather(1, order.indices[:, :count])
+    return order.values[:, :count].cpu().numpy(), rows.cpu().numpy()
+
+
 @torch.no_grad()
 def neighbours(
     bank: Any,
@@ -101,17 +122,12 @@ def neighbours(
         held = _block(bank, slice(start, start + held_step), device, dtype)  # (T, F)
         for first in range(0, len(queries), step):
             part = slice(first, first + step)
-            found = (_block(queries, part, device, dtype) @ held.T).float()  # (B, T)
-            if excluded is not None:
-                _hide(found, excluded[part], start)
-            values, places = highest(found, min(count, len(held)))
-            # What was met before stands first, and has lower rows.
-            values = torch.cat([torch.from_numpy(cosines[part]).to(device), values], 1)
-            places = torch.cat([torch.from_numpy(rows[part]).to(device), places + start], 1)
-            order = values.sort(dim=1, descending=True, stable=True)
-            cosines[part] = order.values[:, :count].cpu().numpy()
-            rows[part] = places.gather(1, order.indices[:, :count]).cpu().numpy()
-            report(len(found))
+            asked = _block(queries, part, device, dtype)  # (B, F)
+            hidden = None if excluded is None else excluded[part]
+            cosines[part], rows[part] = _meet(
+                asked, held, start, (cosines[part], rows[part]), hidden
+            )
+            report(len(asked))
         del held  # before the next block is made
     return cosines, rows
 

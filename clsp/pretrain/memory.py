@@ -2,16 +2,13 @@
 
 The step is rehearsed on fake tensors, which have shapes and types but no contents, and the bytes of
 all tensors that are alive are followed. So the forecast knows every method, head and loss as it is.
-It leaves out what no tensor shows; that is covered by the margins below. A batch that does not fit
-is refused before training, with the largest that would.
+It leaves out what no tensor shows; that is covered by the margins below.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from weakref import finalize
 
@@ -23,30 +20,24 @@ from torch.utils._pytree import tree_leaves
 
 from clsp.config.execution import switches
 from clsp.config.labels import spec_uses_labels
-from clsp.config.schema import METHODS, RunSpec
+from clsp.config.schema import RunSpec
 from clsp.config.strict import parse
 from clsp.pretrain.contract import Batch, Method, Moment
 from clsp.pretrain.loop import objective
 from clsp.pretrain.optim import build_optimizer
-from clsp.pretrain.setup import Setup, build_method
+from clsp.pretrain.setup import build_method
 from clsp.runtime.canonical import canonical_json, parse_json
-from clsp.runtime.errors import ClspError, ConfigError
-from clsp.runtime.registry import load
 
 GIB = 2**30
 # Copies of a batch of float32 views that making them holds at most, the result among them; the
 # hue shift needs most. tests/pretrain/test_memory.py follows the real thing.
 VIEW_COPIES = 16
-# Workspaces that no tensor shows: on a GPU the CUDA context (about 0.5 GiB), and those of cuDNN and
-# cuBLAS; on a CPU the packed operands of products and convolutions.
-WORKSPACE = {"cuda": GIB, "cpu": GIB // 4}
+# Workspaces that no tensor shows. On a GPU the CUDA context (about 0.5 GiB), and those of cuDNN and
+# cuBLAS. On a CPU packed operands of convolutions: a process grew by up to 0.42 GiB more than its
+# tensors (width 16, 1536 views of 32 pixels).
+WORKSPACE = {"cuda": GIB, "cpu": GIB // 2}
 # Memory is given out in pieces, and pieces of another size than the last ones leave gaps.
 GAPS = 0.05
-ATTEMPTS = 24  # rehearsals in search of the largest batch; a straight line needs four
-# Pixels of a batch's views times the encoder's width. Below this, heads of usual width included, a
-# step takes less than a GiB, which every machine has; on a CPU it is not rehearsed then, to save a
-# short run a fraction of a second.
-SMALL = 2**20
 
 
 class Alive(TorchDispatchMode):
@@ -201,130 +192,3 @@ def forecast(spec: RunSpec, classes: int, count: int, size: int, kind: str) -> F
     }
     same = canonical_json(spec.model_copy(update=blind).canonical())
     return _forecast(same, classes if labelled else 1, count, size, kind)
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that this process can still take; None where nobody tells."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    known = dict(line.split(":", 1) for line in lines)
-    return int(known["MemAvailable"].split()[0]) * 1024
-
-
-def largest(need: Callable[[int], int], room: int, top: int) -> int:
-    """The largest number of anchors whose step fits.
-
-    Args:
-        need: Bytes of a step, growing with its anchors and nearly on a straight line.
-        room: Bytes that there are.
-        top: A number that does not fit.
-
-    Returns:
-        Below `top`, from 2; 0 if not even 2 fit.
-    """
-    low, high, ahead = 2, top, 0
-    if need(low) > room:
-        return 0
-    for _ in range(ATTEMPTS):
-        if high - low <= 1:
-            break
-        slope = (need(high) - need(low)) / (high - low)
-        on_line = low + int((room - need(low)) / slope) if slope > 0 else low
-        guess = min(max(on_line + ahead, low + 1), high - 1)
-        if need(guess) <= room:
-            low, ahead = guess, max(1, 2 * ahead)  # the line is too steep: look ahead of it
-        else:
-            high, ahead = guess, 0
-    return low
-
-
-def _usable(spec: RunSpec, most: int, processes: int) -> int:
-    """The largest batch up to `most` that processes can share and the method takes; 0 if none."""
-    config = parse(load(METHODS, spec.method, "method").Config, spec.method_options, "options")
-    for batch in range(most - most % processes, 1, -processes):
-        try:
-            config.check_batch(batch)
-        except ValueError:
-            continue
-        return batch
-    return 0
-
-
-def _advice(setup: Setup, need: Callable[[int], int], room: int) -> str:
-    """What to do about a batch that does not fit."""
-    batch, processes = setup.spec.recipe.batch_size, setup.team.size
-    most = largest(need, room, batch // processes) * processes
-    fitting = _usable(setup.spec, min(most, batch - 1), processes)
-    among = f" with {processes} processes" if processes > 1 else ""
-    if fitting:
-        return f"the largest recipe.batch_size that would fit{among} is {fitting}"
-    return f"no batch that this method takes would fit{among}"
-
-
-def _gib(count: int) -> str:
-    return f"{count / GIB:.2f} GiB"
-
-
-@contextmanager
-def fitting(setup: Setup) -> Iterator[Forecast | None]:
-    """Refuse a batch that does not fit, and explain it if one runs out of memory all the same.
-
-    Gives the forecast, or None for a step on a CPU that is evidently small.
-
-    Raises:
-        ConfigError: Before anything is done, with what a step needs, what there is, and the largest
-            batch that would fit.
-        ClspError: If the device runs out of memory inside.
-    """
-    device, spec, processes = setup.anchors.device, setup.spec, setup.team.size
-    batch, size = spec.recipe.batch_size, setup.anchors.dataset.card["size"]
-    if device.type == "cpu" and 3 * batch * size**2 * spec.encoder.width < SMALL:
-        yield None
-        return
-    classes = len(setup.anchors.dataset.classes)
-
-    def found(count: int) -> Forecast:
-        return forecast(spec, classes, count, size, device.type)
-
-    def need(count: int) -> int:
-        return found(count).beyond_weights
-
-    expected, room = found(batch // processes), free_bytes(device)
-    if room is not None and expected.beyond_weights > room:
-        raise ConfigError(
-            f"recipe.batch_size {batch}: a training step needs {_gib(expected.beyond_weights)} "
-            f"beside the method and its data, but {device} has {_gib(room)} left; "
-            + _advice(setup, need, room)
-        )
-    try:
-        yield expected
-    except torch.OutOfMemoryError as error:
-        # What the forecast missed here is taken to be missed at every size, in proportion.
-        fixed, there = expected.optimizer + expected.workspace, room or 0
-        passing = expected.beyond_weights - fixed
-        factor = max(1.0, (there - fixed) / passing) * (1 + GAPS)
-        smaller = _advice(setup, lambda n: fixed + int((need(n) - fixed) * factor), there)
-        raise ClspError(
-            f"{device} ran out of memory, though a step with recipe.batch_size {batch} was "
-            f"expected to need {_gib(expected.beyond_weights)} of {_gib(there)}; others may use "
-            f"the device; {smaller}"
-        ) from error
-
-
-def memory_facts(expected: Forecast | None, device: torch.device) -> dict[str, int]:
-    """What a manifest says of memory, in bytes; nothing where nothing was foretold.
-
-    `predicted` is for method, optimizer and step of one process; `measured` the most that tensors
-    took on a GPU, data and bank among them.
-    """
-    if expected is None:
-        return {}
-    found = {"predicted": expected.total}
-    if device.type == "cuda":
-        found["measured"] = torch.cuda.max_memory_allocated(device)
-    return found

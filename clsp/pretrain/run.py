@@ -16,8 +16,8 @@ from clsp.models.encoder import save_encoder
 from clsp.pretrain.anchors import epoch_order
 from clsp.pretrain.journal import Journal
 from clsp.pretrain.loop import Course
-from clsp.pretrain.memory import fitting, memory_facts
 from clsp.pretrain.resume import LOG, Resume, snapshot
+from clsp.pretrain.room import fitting, memory_facts
 from clsp.pretrain.setup import Setup, set_up
 from clsp.pretrain.sharing import batch_norm_of, check_shared
 from clsp.pretrain.watch import Watch
@@ -182,6 +182,8 @@ def work(job: Job, team: Team) -> Outcome | None:
     fingerprint = _fingerprint(spec, [job.dataset, *job.read])
     resume = Resume(job.scratch, fingerprint, setup.method, setup.optimizer, team)
     position = resume.restore()
+    if team.size > 1:
+        _agreed(snapshot(setup.method), position.step, team)
     written = None
     if team.leads:
         _checkpoint(outputs["start"], initial, 0, setup)
@@ -191,7 +193,7 @@ def work(job: Job, team: Team) -> Outcome | None:
     with fitting(setup) as needed:
         Course(setup, watch, position, Journal(written), resume).train()
     trained = snapshot(setup.method)
-    digests = tensors_sha256(initial), _agreed(trained, team)
+    digests = tensors_sha256(initial), _agreed(trained, position.step, team)
     if not team.leads:
         return None
     _checkpoint(outputs["middle"], position.middle, setup.middle, setup)
@@ -207,17 +209,17 @@ def work(job: Job, team: Team) -> Outcome | None:
     return outcome
 
 
-def _agreed(trained: dict[str, Tensor], team: Team) -> str:
-    """Digest of the trained method, on which all processes must agree.
+def _agreed(state: dict[str, Tensor], step: int, team: Team) -> str:
+    """Digest of the method's state after so many steps, on which all processes must agree.
 
     Raises:
-        ClspError: If they do not.
+        ClspError: If they do not, in a message that is the same in all of them.
     """
-    digest = tensors_sha256(trained)
-    found = set(team.gather(digest))
-    if len(found) > 1:
+    digest = tensors_sha256(state)
+    found = team.gather(f"step {step}, {digest[:16]}")
+    if len(set(found)) > 1:
         raise ClspError(
-            f"pretrain-encoder: {team.size} processes ended with {len(found)} different sets of "
-            "weights, queues and statistics; they must be equal, so nothing was written"
+            f"pretrain-encoder: {team.size} processes hold different weights, queues or statistics "
+            f"({'; '.join(found)}); they must be equal, so no result was written"
         )
     return digest

@@ -13,18 +13,11 @@ from torch.utils._pytree import tree_leaves
 from clsp.__main__ import main
 from clsp.config.recipe import ViewSpec
 from clsp.data.views import make_views
-from clsp.pretrain import memory
+from clsp.pretrain import room
 from clsp.pretrain.feed import load_batch
 from clsp.pretrain.loop import train_step
-from clsp.pretrain.memory import (
-    VIEW_COPIES,
-    Alive,
-    fitting,
-    forecast,
-    largest,
-    memory_facts,
-    rehearse,
-)
+from clsp.pretrain.memory import VIEW_COPIES, Alive, forecast, rehearse
+from clsp.pretrain.room import fitting, largest, memory_facts
 from clsp.pretrain.setup import build_method, set_up
 from clsp.runtime.errors import ClspError, ConfigError
 
@@ -102,9 +95,9 @@ def test_the_largest_batch_is_found_to_the_image():
 
 def room_for(spec, batch, monkeypatch):
     """Pretend that exactly a step of `batch` anchors fits."""
-    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(room, "SMALL", 0)
     there = forecast(spec, 3, batch, 8, "cpu").beyond_weights
-    monkeypatch.setattr(memory, "free_bytes", lambda device: there)
+    monkeypatch.setattr(room, "free_bytes", lambda device: there)
 
 
 @pytest.mark.parametrize(("method", "fits", "named"), [("simclr", 13, 13), ("moco", 10, 8)])
@@ -122,8 +115,8 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_would(
 
 def test_no_batch_fits_into_nothing(monkeypatch):
     setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
-    monkeypatch.setattr(memory, "SMALL", 0)
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 1)
+    monkeypatch.setattr(room, "SMALL", 0)
+    monkeypatch.setattr(room, "free_bytes", lambda device: 1)
     wanted = "no batch that this method takes would fit"
     with pytest.raises(ConfigError, match=wanted), fitting(setup):
         pytest.fail("training began")
@@ -140,7 +133,7 @@ def test_running_out_of_memory_all_the_same_is_explained(monkeypatch):
 
 def test_an_evidently_small_step_on_a_cpu_is_not_rehearsed(monkeypatch):
     setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
-    monkeypatch.setattr(memory, "rehearse", lambda *_: pytest.fail("rehearsed"))
+    monkeypatch.setattr(room, "forecast", lambda *_: pytest.fail("rehearsed"))
     with fitting(setup) as expected:
         assert memory_facts(expected, CPU) == {}
 
@@ -148,14 +141,14 @@ def test_an_evidently_small_step_on_a_cpu_is_not_rehearsed(monkeypatch):
 def test_a_manifest_says_what_was_foretold(monkeypatch):
     spec = make_spec()
     setup = set_up(spec, make_prepared(), NOTHING, CPU)
-    monkeypatch.setattr(memory, "SMALL", 0)
+    monkeypatch.setattr(room, "SMALL", 0)
     with fitting(setup) as expected:
         total = forecast(spec, 3, spec.recipe.batch_size, 8, "cpu").total
         assert memory_facts(expected, CPU) == {"predicted": total}
 
 
 def test_what_is_free_here_is_known():
-    assert 2**20 < memory.free_bytes(CPU) < 2**50
+    assert 2**20 < room.free_bytes(CPU) < 2**50
 
 
 def test_the_command_lists_every_configuration(tmp_path, capsys):

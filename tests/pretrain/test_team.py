@@ -196,10 +196,11 @@ def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
         stage(write_dataset(tmp_path / "toy"), tmp_path / "run")
 
 
-def test_processes_that_ended_with_different_weights_are_refused(monkeypatch):
-    monkeypatch.setattr(Team, "gather", lambda self, text: [text, "another"])
-    with pytest.raises(ClspError, match="ended with 2 different sets of weights"):
-        run._agreed({"w": torch.ones(1)}, Team(0, 2))
+def test_processes_that_hold_different_weights_are_refused(monkeypatch):
+    """At the end, and where they continue: one that read another state would wait for ever."""
+    monkeypatch.setattr(Team, "gather", lambda self, text: [text, "step 3, another"])
+    with pytest.raises(ClspError, match=r"2 processes hold different .*step 4, .*; step 3, ano"):
+        run._agreed({"w": torch.ones(1)}, 4, Team(0, 2))
 
 
 def test_one_process_gathers_nothing():

@@ -208,17 +208,24 @@ def test_a_cpu_s_way_and_a_gpu_s_way_agree(changes, monkeypatch):
     assert worst(ours, make_views(images, index, 1, 0, KEY, pipeline)) < 5e-6
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_cover_a_batch_however_large_its_images(threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+def test_neither_blocks_nor_threads_change_a_view(monkeypatch):
     for count, numbers in ((5, 1 << 30), (700, 432), (1, 1), (0, 10)):
         covered = [n for block in blocks.blocks(count, numbers) for n in range(count)[block]]
         assert covered == list(range(count))
+    images, index, pipeline = random_images(50), torch.arange(50), spec(**PIPELINES[1])
+    whole = make_views(images, index, 0, 0, KEY, pipeline)
     monkeypatch.setattr(blocks, "CACHED", 1000)  # two images a block
-    images = random_images(7)
-    small = make_views(images, torch.arange(7), 0, 0, KEY, spec(blur=BLUR))
-    monkeypatch.undo()
-    assert worst(small, make_views(images, torch.arange(7), 0, 0, KEY, spec(blur=BLUR))) < 1e-6
+    assert worst(make_views(images, index, 0, 0, KEY, pipeline), whole) < 1e-6
+    alone = make_views(images, index, 0, 0, KEY, pipeline)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(make_views(images, index, 0, 0, KEY, pipeline), alone)
+        with torch.inference_mode():
+            assert torch.equal(make_views(images, index, 0, 0, KEY, pipeline), alone)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_captured_views_equal_eager_ones():
