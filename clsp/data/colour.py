@@ -3,10 +3,13 @@
 Each equals its namesake in torchvision.transforms.functional on float images to rounding, and on
 uint8 images to within one grey level, because nothing is rounded here. Exceptions, in grey levels:
 
-    contrast, saturation  on PIL images 1 + |1 - factor| / 2: PIL also rounds the grey to blend with
-    hue                   on PIL images more, where colours are weak: PIL stores hue, saturation and
-                          value in 8 bits. The largest difference is that of torchvision's own two
-                          versions, and `shift_hue` is the one for tensors.
+    contrast, saturation  on PIL images 1 + 0.6 |1 - factor|: PIL also rounds the grey to blend with
+    hue                   on PIL images up to 16, below 2 on average: PIL keeps hue in 8 bits.
+                          torchvision's own two versions are as far apart; this is the one for
+                          tensors
+    all four in a row     8 on uint8 tensors, 24 on PIL images, below 3.5 on average: each of
+                          theirs rounds, and the next one stretches that
+    solarize              1, where a value is within rounding of the threshold
 """
 
 import torch

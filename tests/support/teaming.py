@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -188,6 +189,7 @@ def run_stage(team: Team, folder: Path) -> None:
     except SystemExit as ended:
         (folder / f"ended-{team.rank}").write_text(str(ended.code))
     loop.train_step = take
+    dist.barrier()  # a new job begins when all of the old one have ended, and the state is whole
     if team.leads:
         there = sorted(path.name for path in (folder / "stopped").iterdir())
         (folder / "left").write_text(" ".join(there))
@@ -195,15 +197,24 @@ def run_stage(team: Team, folder: Path) -> None:
 
 
 def dying_work(job: Job, team: Team) -> Outcome | None:
-    """Train and save every step, but process 1 is killed behind the last. It is pickled by name."""
+    """Train and save every step, but process 1 is killed behind the last. It is pickled by name.
 
-    def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    It waits until process 0 has come there too, so that the last state is on the disk.
+    """
+    agree, there = run._agreed, job.scratch / "there"
+
+    def die_behind(state: dict[str, Tensor], step: int, team: Team) -> str:
+        if step and team.leads:
+            there.touch()
+        elif step:
+            while not there.exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return agree(state, step, team)
 
     resume.SAVE_EVERY = 0.0
     shorten()
-    if team.rank == 1:
-        run._agreed = die
+    run._agreed = die_behind
     return work(job, team)
 
 
