@@ -148,6 +148,7 @@ class Loop:
 
     def epoch(self) -> None:
         """All steps of an epoch, each loss logged at once."""
+        resolve(deterministic=False)  # such loops leave the choice of kernels to torch
         for views in self.batches():
             z_1, z_2, *z_3 = self.network(torch.cat(views)).chunk(len(views))
             loss = self.loss(z_1, z_2)

@@ -138,6 +138,7 @@ def count(suite: Suite) -> dict[str, Cost]:
 
 def clock(suite: Suite, rounds: int, device: torch.device) -> dict[str, Timing]:
     """Seconds of every stage, and of the whole; the device is waited for between stages."""
+    suite.enter()
     found: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for number in range(rounds + 2):
         last = time.perf_counter()

@@ -77,6 +77,7 @@ class Stepper:
 
     def steps(self, count: int) -> list[dict[str, float]]:
         """Seconds of each stage in each of some steps."""
+        self.suite.enter()
         real, index = loop.forward, torch.arange(self.setup.spec.recipe.batch_size)
 
         def forward(*given: object) -> object:

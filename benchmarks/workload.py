@@ -188,8 +188,13 @@ class Suite:
         self.course = Course(self.setup, watch, resume.restore(), journal, resume)
         self.feed, self.stop = Feed(self.setup), Stop(None)
 
+    def enter(self) -> None:
+        """Choose kernels as this run asks: torch has one setting, and runs take turns."""
+        resolve(self.setup.execution.deterministic)
+
     def steps(self, count: int) -> None:
         """Take so many steps and write their log."""
+        self.enter()
         for _ in range(count):
             self.course.advance(self.feed.batch(self.course.position.step))
             self.course.keep(self.stop)

@@ -8,7 +8,7 @@ It leaves out what no tensor shows; that is covered by the margins below.
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from weakref import finalize
 
@@ -156,7 +156,7 @@ def rehearse(method: Method, spec: RunSpec, count: int, size: int, kind: str = "
     return Forecast(weights, state.now, alive.peak, VIEW_COPIES * shown, WORKSPACE[kind])
 
 
-@cache
+@lru_cache(maxsize=1)  # asked for several batches in a row; the weights of many would fill memory
 def _built(spec: str, classes: int) -> tuple[RunSpec, Method]:
     found = parse(RunSpec, parse_json(spec), "spec")
     method = build_method(found, classes).to(memory_format=torch.channels_last).train()

@@ -95,17 +95,21 @@ class Resume:
     def due(self) -> bool:
         """Whether it is time to save; a slow disk delays saving, not training.
 
+        Of several processes the one that writes decides.
+
         Raises:
             DataError: If an earlier state could not be written.
         """
         self._writer.check()
-        if SAVE_EVERY and self._writer.busy:
+        if not self.team.leads or (SAVE_EVERY and self._writer.busy):
             return False
         return time.monotonic() - self.saved >= SAVE_EVERY
 
     @property
     def kept(self) -> str:
         """The last good state of this run, for a message."""
+        if not self.team.leads:  # the file may be replaced just now
+            return f"what process 0 saved last is kept in {self.folder}"
         self._writer.wait()
         state = load_state(self.folder)
         if state is None or state["fingerprint"] != self.fingerprint:

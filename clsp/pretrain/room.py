@@ -112,6 +112,10 @@ def fitting(setup: Setup) -> Iterator[Forecast | None]:
         return found(count).beyond_weights
 
     expected, room = found(batch // processes), free_bytes(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # another job may have had this process before
+    elif room is not None:
+        room //= processes  # all of them take from the same memory
     if room is not None and expected.beyond_weights > room:
         raise ConfigError(
             f"recipe.batch_size {batch}: a training step needs {_gib(expected.beyond_weights)} "

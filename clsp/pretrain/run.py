@@ -22,7 +22,7 @@ from clsp.pretrain.setup import Setup, set_up
 from clsp.pretrain.sharing import batch_norm_of, check_shared
 from clsp.pretrain.watch import Watch
 from clsp.runtime.canonical import sha256_array, sha256_json
-from clsp.runtime.checkpoint import save_tensors, tensors_sha256
+from clsp.runtime.checkpoint import forget_state, save_tensors, tensors_sha256
 from clsp.runtime.device import processes, resolve
 from clsp.runtime.errors import ClspError
 from clsp.runtime.history import StepLog, last_records
@@ -187,6 +187,8 @@ def work(job: Job, team: Team) -> Outcome | None:
     written = None
     if team.leads:
         _checkpoint(outputs["start"], initial, 0, setup)
+        if position.step == 0:
+            forget_state(job.scratch)  # of another spec or input: it counts on another step log
         written = StepLog(job.scratch / LOG, position.log_bytes)
         outputs["history"].unlink(missing_ok=True)
         outputs["history"].symlink_to(written.path.resolve())  # so that it can be followed

@@ -79,6 +79,11 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
                 old.unlink()
 
 
+def forget_state(folder: Path) -> None:
+    """Let nothing be resumed from a folder whose state no longer fits what lies beside it."""
+    (folder / "latest").unlink(missing_ok=True)
+
+
 def host_copy(value: Any) -> Any:
     """A copy of state, its tensors on the CPU, that further steps leave alone.
 

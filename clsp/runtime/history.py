@@ -74,8 +74,23 @@ class StepLog:
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """All complete records of a history file; a line that is still being written is left out."""
-    text = path.read_text(encoding="utf-8")
-    return [parse_json(line) for line in text.split("\n")[:-1]]
+    return read_on(path, 0)[0]
+
+
+def read_on(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """Complete records from a byte on, and the byte at which the next one will begin.
+
+    A file that no longer has the end of a record before `start` was cut off by a run that resumed;
+    it is read from its beginning.
+    """
+    with open(path, "rb") as stream:
+        if start:
+            stream.seek(start - 1)
+            start = start if stream.read(1) == b"\n" else 0
+        stream.seek(start)
+        text = stream.read()
+    *lines, rest = text.split(b"\n")
+    return [parse_json(line.decode()) for line in lines], start + len(text) - len(rest)
 
 
 def last_records(path: Path, count: int) -> list[dict[str, Any]]:

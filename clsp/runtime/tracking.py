@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from clsp.runtime.canonical import sha256_json
-from clsp.runtime.history import read_history
+from clsp.runtime.history import read_on
 
 URI = "MLFLOW_TRACKING_URI"  # unset: nothing is mirrored
 EXPERIMENT = "CLSP_EXPERIMENT"
@@ -140,6 +140,8 @@ class Mirror:
         self.client: Any = None
         self.run_id: str | None = None
         self.logged = -1  # last step already in MLflow
+        self.place = 0  # in the step log: what lies before has been read
+        self.held: list[dict[str, Any]] = []  # the record of an epoch that goes on
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
@@ -205,8 +207,10 @@ class Mirror:
 
         if self.history is None or not self.history.exists():
             return
+        # While the job runs only what is new is read; at the end all, should an update have failed.
+        found, place = read_on(self.history, 0 if final else self.place)
         last: dict[int, dict[str, Any]] = {}  # the last record of each epoch
-        for record in read_history(self.history):
+        for record in found if final or place < self.place else [*self.held, *found]:
             last[record.get("epoch", record["step"])] = record
         records = list(last.values()) if final else list(last.values())[:-1]
         now = int(time.time() * 1000)
@@ -221,6 +225,7 @@ class Mirror:
             self.client.log_batch(self.run_id, metrics=points[start : start + LIMIT])
         if records:
             self.logged = max(self.logged, records[-1]["step"])
+        self.place, self.held = place, list(last.values())[-1:]
 
     def finish(self, metrics: dict[str, float | int], history: Path | None) -> None:
         """Mirror what is left and the final metrics, and end the run.

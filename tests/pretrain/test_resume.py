@@ -164,6 +164,18 @@ def test_state_of_another_number_of_processes_is_refused(tmp_path):
         two.restore()
 
 
+def test_of_several_processes_the_one_that_writes_decides_when(tmp_path):
+    setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
+    first, second = (
+        Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer, Team(rank, 2))
+        for rank in (0, 1)
+    )
+    assert first.due() and not second.due()
+    first.save(Position(step=2))
+    first.close()
+    assert "after step 2, is kept in" in first.kept and "process 0 saved last" in second.kept
+
+
 def test_state_of_another_spec_or_dataset_is_not_resumed(tmp_path, monkeypatch):
     dataset, scratch = write_dataset(tmp_path / "toy"), tmp_path / "scratch"
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -173,6 +185,11 @@ def test_state_of_another_spec_or_dataset_is_not_resumed(tmp_path, monkeypatch):
     other = make_spec(recipe={"learning_rate": 0.01})
     fresh = outputs(tmp_path / "fresh", tmp_path / "none")
     after = outputs(tmp_path / "after", scratch)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, 0)
+        pretrain_encoder(other, dataset, [], [], **outputs(tmp_path / "dead too", scratch))
+    # Its step log took the place of the one that the old state counts on.
+    assert load_state(scratch) is None
     pretrain_encoder(other, dataset, [], [], **fresh)
     pretrain_encoder(other, dataset, [], [], **after)
     assert_equal_runs(fresh, after)

@@ -1,7 +1,7 @@
 import pytest
 
 from clsp.runtime.errors import DataError
-from clsp.runtime.history import StepLog, last_records, read_history
+from clsp.runtime.history import StepLog, last_records, read_history, read_on
 
 
 def test_records_are_appended_and_read_back(tmp_path):
@@ -49,6 +49,19 @@ def test_a_line_being_written_is_left_out(tmp_path):
     path = tmp_path / "h.jsonl"
     path.write_text('{"step":0}\n{"st')
     assert read_history(path) == last_records(path, 3) == [{"step": 0}]
+
+
+def test_a_growing_log_is_read_on_from_where_reading_ended(tmp_path):
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"step":0}\n{"step":1}\n{"st')
+    found, place = read_on(path, 0)
+    assert found == [{"step": 0}, {"step": 1}]
+    assert read_on(path, place) == ([], place)
+    with open(path, "a") as stream:
+        stream.write('ep":2}\n')
+    assert read_on(path, place) == ([{"step": 2}], path.stat().st_size)
+    path.write_text('{"step":0}\n')  # a run that resumed cut it off
+    assert read_on(path, place) == ([{"step": 0}], path.stat().st_size)
 
 
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
