@@ -106,7 +106,7 @@ def starts(copy: Copy, rounds: int) -> list[dict[str, Any]]:
     work = {"python -c pass": copy.call("python", "-c", "pass")}
     for name in [*STAGES, *COMMANDS]:
         work[f"start {name}"] = copy.call("python", "-m", "clsp", name, "--help")
-    return compare(side_by_side(work, rounds), baseline="python -c pass")
+    return compare(side_by_side(work, rounds, warm_up=0), baseline="python -c pass")
 
 
 def parses(copy: Copy, rounds: int) -> list[dict[str, Any]]:
@@ -139,10 +139,10 @@ def no_op(copy: Copy, rounds: int, command: tuple[str, ...]) -> list[dict[str, A
     copy.call(*command)()
     work = {
         "no-op": copy.call(*command),
-        "no-op, tables": copy.call(*command, "tables"),
+        "no-op, tables": copy.call(command[0], "tables", *command[1:]),
         "no-op, dry": copy.call(*command, "-n", "--quiet", "all"),
     }
-    return compare(side_by_side(work, rounds), baseline="no-op, dry")
+    return compare(side_by_side(work, rounds, warm_up=0), baseline="no-op, dry")
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:

@@ -41,17 +41,18 @@ class _Normalised(torch.autograd.Function):
         """The rows of all processes depend on this one's statistics: their share is added up."""
         x, weight, mean, variance = ctx.saved_tensors
         scale = (variance + ctx.eps).rsqrt()
-        direct, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, mean, variance, mean, scale, False, ctx.eps, [True, True, True]
-        )  # with the statistics as constants; to_weight = sum(gradient * (x - mean) * scale)
+        _, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, mean, scale, False, ctx.eps, [False, True, True]
+        )  # to_weight = sum(gradient * (x - mean) * scale)
         shared = torch.stack([to_weight, to_bias])
         ctx.team.add_up([shared])
         per_value = shared * (weight * scale / (x.numel() // x.shape[1] * ctx.team.size))
         shape = [1, -1] + [1] * (x.ndim - 2)
         slope = (per_value[0] * scale).view(shape)
         offset = (per_value[1] - per_value[0] * scale * mean).view(shape)
-        dx = direct - (x * slope + offset).to(direct.dtype)
-        return dx, to_weight, to_bias, None, None
+        dx = gradient * (weight * scale).view(shape)  # float32, so that bf16 rounds the sum alone
+        dx.sub_((x * slope).add_(offset))
+        return dx.to(x.dtype), to_weight, to_bias, None, None
 
 
 class SharedBatchNorm(_BatchNorm):

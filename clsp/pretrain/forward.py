@@ -52,7 +52,8 @@ def forward_as_four_gpus(
     """
     order = None
     if team.size > 1:
-        rows = torch.arange(len(images) * team.size)  # of the whole batch, view by view
+        # Of the whole batch, view by view; on the device, which a copy would wait for.
+        rows = torch.arange(len(images) * team.size, device=images.device)
         order = rows.view(views, team.size, -1).transpose(0, 1).flatten()  # as processes hold them
         images = moved(team, images, order.argsort())
     parts = []

@@ -59,10 +59,11 @@ def moved(team: Team, rows: Tensor, order: Tensor) -> Tensor:
     Args:
         team: Of the processes.
         rows: This process's rows, (N / P, ...).
-        order: Numbers of the N rows in the wanted order, a permutation; the same on all processes.
+        order: Numbers of the N rows in the wanted order, a permutation; the same on all processes,
+            and on the device of the rows.
 
     Returns:
         This process's part of the rows in that order, (N / P, ...).
     """
-    there, back = (team.part(o).to(rows.device) for o in (order, order.argsort()))
+    there, back = (team.part(o) for o in (order, order.argsort()))
     return _Moved.apply(rows, team, there, back)

@@ -19,7 +19,7 @@ from clsp.pretrain.loop import Course
 from clsp.pretrain.resume import LOG, Resume, snapshot
 from clsp.pretrain.room import fitting, memory_facts
 from clsp.pretrain.setup import Setup, set_up
-from clsp.pretrain.sharing import batch_norm_of, check_shared
+from clsp.pretrain.sharing import check_shared
 from clsp.pretrain.watch import Watch
 from clsp.runtime.canonical import sha256_array, sha256_json
 from clsp.runtime.checkpoint import forget_state, save_tensors, tensors_sha256
@@ -115,7 +115,7 @@ def _outcome(
         "health": _health(records[-1]),
         "normalisation": setup.statistics.canonical(),
         "processes": setup.team.size,
-        "batch_norm": batch_norm_of(spec),
+        "batch_norm": spec.batch_norm,
     }
     counters = {"optimizer_steps": setup.steps, "ema_updates": 0, "samples": setup.steps * batch}
     return Outcome({"pretrain/loss": sum(losses) / len(losses)}, {**counters, **counted}, facts)

@@ -10,20 +10,6 @@ from clsp.runtime.errors import ConfigError
 from clsp.runtime.registry import load
 from clsp.runtime.team import Team
 
-FOUR_GPU = "four_gpu"
-
-
-def batch_norm_of(spec: RunSpec) -> str:
-    """Whose statistics batch norm takes where processes share a batch.
-
-    Returns:
-        "synchronised": those of the whole batch. "per_device": of each process's part.
-        "four_gpu": of each of four chunks of the batch, whatever the recipe says.
-    """
-    if spec.method_options.get("forward") == FOUR_GPU:
-        return FOUR_GPU
-    return spec.recipe.batch_norm or "synchronised"
-
 
 def check_shared(spec: RunSpec, size: int) -> None:
     """Refuse what several processes cannot share.
@@ -33,10 +19,10 @@ def check_shared(spec: RunSpec, size: int) -> None:
     """
     if size == 1:
         return
-    batch, kind = spec.recipe.batch_size, batch_norm_of(spec)
+    batch, kind = spec.recipe.batch_size, spec.batch_norm
     if batch % size:
         raise ConfigError(f"recipe.batch_size {batch} cannot be shared equally by {size} processes")
-    if kind == FOUR_GPU and (GPUS % size or batch % GPUS):
+    if kind == "four_gpu" and (GPUS % size or batch % GPUS):
         raise ConfigError(
             f"method {spec.method}: forward four_gpu splits a batch into {GPUS} chunks, which 1, 2 "
             f"or 4 processes can share where the batch is a multiple of {GPUS}; found {size} "
@@ -65,7 +51,7 @@ def share(method: nn.Module, spec: RunSpec, team: Team) -> list[Tensor]:
     """
     if team.size == 1:
         return []
-    if batch_norm_of(spec) == "synchronised":
+    if spec.batch_norm == "synchronised":
         share_statistics(method, team, switches(spec.execution).compile)
         return []
     return running_statistics(method)

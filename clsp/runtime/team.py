@@ -156,7 +156,11 @@ def _reason(failed: Any, size: int, folder: Path, stage: str) -> ClspError:
             record = json.loads(path.read_text(encoding="utf-8"))
             path.unlink()
             return getattr(errors, record["error"])(record["message"])
-    rank, failure = failed.get_first_failure()
+    # Times are whole seconds, and whoever waits for a process that is killed fails at once: of both
+    # the one that was killed is the reason.
+    killed = {rank: one for rank, one in failed.failures.items() if one.exitcode < 0}
+    ended = (killed or failed.failures).items()
+    rank, failure = min(ended, key=lambda one: one[1].timestamp)
     ended = (
         f"by signal {signal.Signals(-failure.exitcode).name}"
         if failure.exitcode < 0

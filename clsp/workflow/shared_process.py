@@ -185,13 +185,16 @@ class _Server:
     def _welcome(self) -> list[str] | None:
         """Take one job in: its arguments in the child, None here."""
         channel, _ = self.listener.accept()
+        if not same_user(channel):  # anyone on this machine can find the address
+            channel.close()
+            return None
         channel.settimeout(PATIENCE)
         streams: list[int] = []
         try:
             head, streams, _, _ = socket.recv_fds(channel, LENGTH.size, 3)
             head += receive(channel, LENGTH.size - len(head))
             request = json.loads(receive(channel, *LENGTH.unpack(head)))
-            refusal = self._refusal(channel, request)
+            refusal = self._refusal(request)
             if refusal is not None:
                 log.info("%s runs by itself: %s", request["arguments"][0], refusal)
                 channel.sendall(REFUSED)
@@ -208,22 +211,20 @@ class _Server:
             channel.close()
         return None
 
-    def _refusal(self, channel: socket.socket, request: dict[str, Any]) -> str | None:
+    def _refusal(self, request: dict[str, Any]) -> str | None:
         """Why a job cannot be taken, or None after everything that it needs is imported."""
         theirs = request["circumstances"]
-        if not same_user(channel):
-            return "it is another user's"
         if theirs != self.circumstances:
             one, two = ({**each, **each["environment"]} for each in (theirs, self.circumstances))
             names = {key for key in {*one, *two} if one.get(key) != two.get(key)}
             names = names - {"environment"} or names
             return f"it was started with another {', '.join(sorted(names))}"
-        if code_state() != self.code:
-            return "the code has been edited"
         try:
             self.prepare(request["arguments"])
         except Exception as error:  # the job will meet it too, and say so in its own log
             return f"{type(error).__name__}: {error}"
+        if code_state() != self.code:  # asked last: what was imported just now counts too
+            return "the code has been edited"
         unsafe = set(other_threads()) - FORK_SAFE
         if unsafe:
             return f"an imported library has started the threads {', '.join(sorted(unsafe))}"
@@ -241,7 +242,12 @@ class _Server:
             if os.getppid() != parent:
                 os._exit(128 + signal.SIGTERM)
             return request["arguments"]
-        handle = os.pidfd_open(pid)
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:  # no descriptor left: nobody could wait for the child
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         channel.setblocking(True)
         self.running[pid] = channel
         log.info("%s: process %d", request["arguments"][0], pid)

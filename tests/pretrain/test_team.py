@@ -107,6 +107,16 @@ def test_all_processes_hold_the_same_bits(found, size):
             assert different == [], case
 
 
+def test_in_bf16_processes_round_apart_far_less_than_bf16_from_float32(found):
+    """With bf16 statistics, or a gradient that forgets the other process, they would not."""
+    alone, shared = (found[size, 0]["precisions"] for size in (1, 2))
+    norm = alone["full"].norm()
+    assert (shared["full"] - alone["full"]).norm() < 1e-4 * norm
+    rounded = (alone["bf16"] - alone["full"]).norm()
+    assert 0.01 * norm < rounded < 0.5 * norm
+    assert (shared["bf16"] - alone["bf16"]).norm() < 0.15 * rounded
+
+
 def test_batch_norm_of_each_device_is_something_else(found):
     shared = str(next(c for c in CASES if c.method == "simclr" and c.forward == "joint"))
     name = "0 state encoder.bn1.running_mean"
@@ -227,6 +237,28 @@ def test_shared_batch_norm_keeps_names_and_modes():
             torch.testing.assert_close(buffer, states[1][name])
     with pytest.raises(ValueError, match="expected rows and channels"):
         shared.train()(images[0, 0, 0])
+
+
+def test_shared_batch_norm_rounds_in_bf16_as_torchs_layer_does():
+    """Against float64: statistics in float32, and one rounding of the result and of its gradient.
+
+    Few rows, so that the part of the gradient that goes through the statistics counts.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images, upstream = (torch.randn(4, 8, 2, 2, generator=generator).bfloat16() for _ in range(2))
+
+    def made(network, dtype):
+        shown = images.detach().clone().to(dtype).requires_grad_()
+        network(shown).backward(upstream.to(dtype))
+        return shown.grad.double(), network[0].weight.grad.double()
+
+    layers = [nn.Sequential(nn.BatchNorm2d(8)) for _ in range(3)]
+    batch_norm.share_statistics(layers[2], ALONE)
+    exact = made(layers[0].double(), torch.float64)
+    plain, shared = (made(layer, torch.bfloat16) for layer in layers[1:])
+    for number, right in enumerate(exact):
+        theirs, ours = ((found[number] - right).norm() for found in (plain, shared))
+        assert 0 < ours < 1.3 * theirs
 
 
 def test_a_layer_that_two_networks_share_stays_one():

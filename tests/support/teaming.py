@@ -22,6 +22,7 @@ from pretraining import NOTHING, make_prepared, make_spec, write_dataset
 from torch import Tensor
 from torchvision.models.resnet import BasicBlock
 
+from clsp.config.execution import EXACT
 from clsp.config.schema import METHODS
 from clsp.models import encoder
 from clsp.pretrain import forward as passes
@@ -146,6 +147,15 @@ def take_steps(setup: Setup, steps: int) -> dict[str, Tensor]:
     return found
 
 
+def first_gradients(team: Team, precision: str) -> Tensor:
+    """All gradients of a first step of SimCLR, in the precision of a run."""
+    execution = EXACT.model_copy(update={"precision": precision})
+    spec = make_spec("simclr", options={"forward": "joint"}, execution=execution)
+    setup = set_up(spec, make_prepared(), NOTHING, torch.device("cpu"), team)
+    train_step(setup, load_batch(setup, torch.arange(8), 0), 0)
+    return torch.cat([p.grad.flatten() for p in setup.method.parameters() if p.grad is not None])
+
+
 def split_views(network, views, forward, team=ALONE):
     """What two processes with statistics of their own do, in one process; for PER_DEVICE."""
     del forward, team
@@ -234,6 +244,8 @@ def member(team: Team, folder: Path) -> None:
             passes.forward_views = split_views
         found[str(case)] = take_steps(ready(case, team), case.steps)
         passes.forward_views = views_together
+    if team.size < 4:
+        found["precisions"] = {p: first_gradients(team, p) for p in ("full", "bf16")}
     torch.save(found, folder / f"{team.size}-{team.rank}.pt")
     if team.size == 2:
         run_stage(team, folder)

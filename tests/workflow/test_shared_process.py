@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clsp.workflow.handover import SOCKET, SWITCH
+from clsp.workflow.handover import SOCKET, SWITCH, address, same_user
 from clsp.workflow.shared_process import THREAD_VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -324,6 +325,29 @@ def test_all_end_with_snakemake(private):
     private.parent.wait()
     wait_for(lambda: gone(worker) and gone(server))
     assert not list((private.folder / "out/orphan").glob("*"))
+
+
+def test_another_user_is_told_apart(monkeypatch):
+    for channel in socket.socketpair():
+        with channel:
+            assert same_user(channel)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "getuid", lambda: -2)
+                assert not same_user(channel)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+def test_another_user_is_sent_away_unheard(workflow):
+    """Not even read, so that nobody else can make the process wait or fill its memory."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(30)
+        os.seteuid(65534)
+        try:
+            channel.connect(address(workflow.socket))
+        finally:
+            os.seteuid(0)
+        assert channel.recv(1) == b""
+    assert workflow.run("after-another", "nothing")[0] == 0
 
 
 def test_it_can_be_switched_off(workflow, tmp_path):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from clsp.pretrain.losses.precision import compiled_losses
+
 # Logits up to this number are held whole, 128 MiB in float32. No published recipe of the suite
 # needs more (the largest is 256 x 65537), so that none of their runs changes by a bit.
 WHOLE = 2**25
@@ -36,10 +38,14 @@ def mean_over_rows(loss_of: Callable[[slice], Tensor], rows: int, columns: int) 
 
 @torch.compiler.disable  # a compiled loss would keep what is to be dropped
 def _in_blocks(loss_of: Callable[[slice], Tensor], rows: int, size: int) -> Tensor:
+    def plain(block: slice) -> Tensor:
+        with compiled_losses(None):  # in backward too: both passes have to keep the same tensors
+            return loss_of(block)
+
     shares = []
     for start in range(0, rows, size):
         block = slice(start, min(start + size, rows))
         # Nothing in a loss is drawn at random, so no generator's state is put aside.
-        loss = checkpoint(loss_of, block, use_reentrant=False, preserve_rng_state=False)
+        loss = checkpoint(plain, block, use_reentrant=False, preserve_rng_state=False)
         shares.append(loss * ((block.stop - start) / rows))
     return torch.stack(shares).sum()

@@ -14,6 +14,7 @@ from clsp.pretrain.losses.contrastive import (
     supcon,
     supcon_inside,
 )
+from clsp.pretrain.losses.precision import compiled_losses
 from clsp.pretrain.memory import Alive
 
 COUNT, T = 13, 0.2
@@ -95,6 +96,17 @@ def test_blocks_inside_a_compiled_loss(small_blocks):
     (found,) = torch.autograd.grad(compiled(a, b, T), a)
     (wanted,) = torch.autograd.grad(nt_xent(a, b, T), a)
     assert torch.allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "relational"])  # the latter is made of another loss
+def test_blocks_of_a_run_that_compiles_have_the_gradients_of_one_that_does_not(name, small_blocks):
+    loss, b = LOSSES[name], drawn(COUNT, 6, seed=2)
+    one, other = (drawn(COUNT, 6, seed=1).requires_grad_() for _ in range(2))
+    with compiled_losses("aot_eager"):
+        found = loss(one, b)
+    found.backward()
+    loss(other, b).backward()
+    assert torch.allclose(one.grad, other.grad, rtol=1e-12, atol=1e-12)
 
 
 def peak(count, loss):
