@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from clsp.runtime.errors import ClspError, DataError
 from clsp.runtime.files import write_atomic
 
 FAILURE = "failure-of-process-{rank}.json"
+LOOK_EVERY = 0.2  # seconds between looks at whether a process has ended
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ def _work(work: Callable[[Any, Team], Any], job: Any, folder: Path) -> Any:
         sys.exit(expected.exit_code)
     except Exception:
         traceback.print_exc()
+        # When a process dies, those that wait for it fail here. The launcher names the first of
+        # those that it finds ended in one look, so the one that died has to be found alone.
+        time.sleep(5 * LOOK_EVERY)
         sys.exit(1)
 
 
@@ -156,11 +161,7 @@ def _reason(failed: Any, size: int, folder: Path, stage: str) -> ClspError:
             record = json.loads(path.read_text(encoding="utf-8"))
             path.unlink()
             return getattr(errors, record["error"])(record["message"])
-    # Times are whole seconds, and whoever waits for a process that is killed fails at once: of both
-    # the one that was killed is the reason.
-    killed = {rank: one for rank, one in failed.failures.items() if one.exitcode < 0}
-    ended = (killed or failed.failures).items()
-    rank, failure = min(ended, key=lambda one: one[1].timestamp)
+    rank, failure = failed.get_first_failure()
     ended = (
         f"by signal {signal.Signals(-failure.exitcode).name}"
         if failure.exitcode < 0
@@ -212,7 +213,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path, 
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,  # a job that failed is started again by whoever schedules it
-        monitor_interval=0.2,
+        monitor_interval=LOOK_EVERY,
         start_method="spawn",
     )
     taken = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

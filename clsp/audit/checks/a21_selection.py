@@ -46,7 +46,8 @@ def _problem(judged: Judged, number: Number, record: dict[str, Any]) -> tuple[st
     if number.protocol == "linear":
         linear = judged.probe.linear
         headline = number.variant == ""
-        rates = (linear.learning_rate,) if headline else linear.grid.learning_rates
+        grid = linear.grid.learning_rates if linear.grid else ()
+        rates = (linear.learning_rate,) if headline else grid
         found = record.get("selection", {}).get("learning_rate")
         if found not in rates:
             return f"learning_rate {' or '.join(map(str, rates))}", f"{found}"
