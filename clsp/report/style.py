@@ -7,9 +7,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
-from cycler import cycler
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from clsp.report.cells import DEMONSTRATION
@@ -22,58 +19,32 @@ DASHES = ["", (4, 1.5), (1, 1), (3, 1, 1, 1), (5, 1, 1, 1, 1, 1), (2, 2)]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 
 
-# Ten colours that colour-blind eyes tell apart too: the palette "colorblind" of seaborn 0.13, after
-# B. Wong, Nature Methods 8:441 (2011). Importing seaborn for it takes more than a second.
-COLOURS = (
-    *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"),
-    *("#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9"),
-)
-INK, LINES = ".15", ".8"  # greys of text and of the grid behind the data
-TICKS = {"major.size": 6.0, "major.width": 1.25, "minor.size": 4.0, "minor.width": 1.0}  # points
-STYLE = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9,
-    "axes.linewidth": 1.25,
-    "axes.prop_cycle": cycler(color=COLOURS),
-    "axes.titlesize": 10,
-    "figure.facecolor": "white",
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "grid.color": LINES,
-    "grid.linewidth": 1.0,
-    "legend.fontsize": 9,
-    "legend.title_fontsize": 12,
-    "lines.solid_capstyle": "round",
-    "patch.edgecolor": "w",
-    "patch.force_edgecolor": True,
-    "savefig.facecolor": "white",
-    "text.color": INK,
-    "xtick.bottom": False,
-    "xtick.color": INK,
-    "xtick.labelsize": 8,
-    "ytick.color": INK,
-    "ytick.labelsize": 8,
-    "ytick.left": False,
-    # Not drawn, but labels keep their distance from them.
-    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in TICKS.items()},
-}
-
-
 def apply_style() -> None:
     """Set the house style; every figure calls it first."""
-    plt.rcdefaults()
-    plt.rcParams.update(STYLE)
+    import seaborn as sns  # with scipy more than a second, which no command pays that draws nothing
+
+    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
+    plt.rcParams.update(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.labelsize": 9,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "legend.fontsize": 9,
+            "axes.edgecolor": GREY,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+        }
+    )
 
 
 def colours(count: int) -> list[tuple[float, float, float]]:
     """Distinct colours that also differ in lightness."""
-    if count <= len(COLOURS):
-        return [to_rgb(colour) for colour in COLOURS[:count]]
-    steps = np.linspace(0, 1, count + 2)[1:-1]  # without the ends, which are hard to see
-    return [tuple(colour[:3]) for colour in plt.get_cmap("viridis")(steps)]
+    import seaborn as sns  # see apply_style
+
+    return list(sns.color_palette("colorblind" if count <= 10 else "viridis", count))
 
 
 def to_png(figure: Figure, demonstration: bool) -> bytes:
