@@ -20,7 +20,7 @@ NEEDED = {
     "gather-bank": set(),
     "collect-results": {"pandas"},
     "render-table": {"pandas"},
-    "render-figure": {"pandas", "matplotlib"},
+    "render-figure": {"pandas"},
     "render-report": {"pandas"},
     **{command: set() for command in COMMANDS},
     "audit": {"pandas"},
