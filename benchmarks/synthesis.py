@@ -38,11 +38,11 @@ from clsp.diffusion.feed import Feed, Pixels
 from clsp.diffusion.loop import Loop
 from clsp.diffusion.pixels import to_signed
 from clsp.diffusion.state import begin
-from clsp.diffusion.team import Team
 from clsp.diffusion.train import memory_layout
 from clsp.models.denoiser import Denoiser, build_denoiser
 from clsp.runtime.device import resolve
 from clsp.runtime.rng import torch_stream
+from clsp.runtime.team import Team
 from clsp.synthesis.contract import Request
 from clsp.synthesis.generators.interpolate import Config, generate
 from clsp.synthesis.network import Network, images_at_once

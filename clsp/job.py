@@ -23,7 +23,7 @@ from clsp.runtime.manifest import (
     group_artefacts,
     write_manifest,
 )
-from clsp.runtime.source import lock_digest, source_state
+from clsp.runtime.source import library_versions, lock_digest, source_state
 from clsp.runtime.stage import Outcome, Parameter, parameters
 
 
@@ -116,17 +116,12 @@ def _bind(call: Call) -> Bound:
 
 
 def _environment(threads: int) -> dict[str, Any]:
-    versions = {
-        name: sys.modules[name].__version__
-        for name in ("torch", "torchvision", "diffusers", "numpy", "sklearn", "scipy", "pandas")
-        if hasattr(sys.modules.get(name), "__version__")
-    }
     torch = sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": versions,
+        "versions": library_versions(),
         "threads": threads,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "lock_sha256": lock_digest(),

@@ -99,6 +99,9 @@ class RecipeSpec(Strict):
     normalisation: dict[Name, Normalisation] | None = None  # by dataset; before the dataset's own
     views: ViewSpec  # of view 1 and of the positive
     second_view: ViewSpec | None = None  # of view 2, where it differs
+    # Statistics of batch norm where several processes share a batch: of the whole batch (None:
+    # synchronised), so that their number changes nothing, or of each process's part.
+    batch_norm: Literal["synchronised", "per_device"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "RecipeSpec":

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from clsp.config.denoisers import AnyDenoiserSpec
 from clsp.config.evaluation import EvaluationEntry
+from clsp.config.execution import Execution, ExecutionSpec
 from clsp.config.imported import ImportedEncoderEntry
 from clsp.config.plugin import Plugin
 from clsp.config.quality import QualityEntry
@@ -151,7 +152,19 @@ class RunSpec(Strict):
     pairs: Name | None = None
     alignment_weight: NonNegativeFloat
     recipe: RecipeSpec
+    execution: ExecutionSpec | None = None  # None: exact
     seed: Seed
+
+    @property
+    def batch_norm(self) -> str:
+        """Whose statistics batch norm takes where several processes share a batch.
+
+        "synchronised": those of the whole batch; "per_device": of each process's part; "four_gpu":
+        of each of four chunks of the batch, whatever the recipe says (clsp/pretrain/forward.py).
+        """
+        if self.method_options.get("forward") == "four_gpu":
+            return "four_gpu"
+        return self.recipe.batch_norm or "synchronised"
 
 
 SomeNames = Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
@@ -198,6 +211,7 @@ class Params(Strict):
     profile: Name  # names the folders under results/ and reports/
     demonstration: bool  # true: every table, figure and page says that numbers are not results
     device: Literal["auto", "cpu", "cuda"]
+    execution: Execution = None  # of pretraining; None: exact
     tracking: bool  # mirror into MLflow
     shards: PositiveInt  # jobs a bank is split into; changes no image
     datasets: dict[Name, DatasetSpec]

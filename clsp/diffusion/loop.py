@@ -19,13 +19,13 @@ from clsp.diffusion.feed import Feed
 from clsp.diffusion.schedule import build_schedule, learning_rate
 from clsp.diffusion.snapshots import Snapshots
 from clsp.diffusion.state import Training, kept_state
-from clsp.diffusion.team import Team
 from clsp.runtime.checkpoint import SAVE_EVERY
 from clsp.runtime.errors import DivergedError
 from clsp.runtime.history import StepLog
 from clsp.runtime.progress import Progress
 from clsp.runtime.rng import key_of
 from clsp.runtime.stopping import Stop, stoppable
+from clsp.runtime.team import Team
 
 SAVE_SHARE = 0.05  # of the time at most goes into resume states, however large they are
 

@@ -18,14 +18,14 @@ from clsp.diffusion.loop import Loop
 from clsp.diffusion.schedule import build_schedule, pipeline_index
 from clsp.diffusion.snapshots import Snapshots
 from clsp.diffusion.state import LOG, Training, begin
-from clsp.diffusion.team import Team, launch
 from clsp.runtime.canonical import sha256_json
-from clsp.runtime.checkpoint import tensors_sha256
+from clsp.runtime.checkpoint import forget_state, tensors_sha256
 from clsp.runtime.device import processes, resolve
 from clsp.runtime.errors import ClspError, ConfigError
 from clsp.runtime.history import StepLog, read_history
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.stage import Input, Outcome, Output, Scratch
+from clsp.runtime.team import Team, launch
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def train_denoiser(
         )
     data = open_data(spec, dataset)  # refused here rather than in each process
     spec.check_size(data.images.shape[1])
-    return work(job, Team()) if size == 1 else launch(work, job, size, scratch)
+    return work(job, Team()) if size == 1 else launch(work, job, size, scratch, "train-denoiser")
 
 
 def work(job: Job, team: Team) -> Outcome | None:
@@ -150,6 +150,9 @@ def work(job: Job, team: Team) -> Outcome | None:
     training = begin(spec, data.images.shape[1], data.classes, device, layout)
     key = sha256_json([spec.canonical(), *data.depends])
     length = training.restore(job.scratch, key, team.size)
+    team.gather("read")  # all have, before the state of another key, whose log goes, is forgotten
+    if team.leads and training.step == 0:
+        forget_state(job.scratch)
     pixels = Pixels(data.images, spec.dataset, device)
     feed = Feed(pixels, len(data.images), data.labels, spec, team)
     written = snapshots = None
@@ -159,7 +162,6 @@ def work(job: Job, team: Team) -> Outcome | None:
         done = training.step // feed.per_epoch
         snapshots = Snapshots(job.scratch, spec, data.classes, done)
     Loop(training, spec, feed, team, written, snapshots, job.scratch, key, layout).run()
-    pixels.close()
     digests = _digests(training, team)
     if not team.leads:
         return None

@@ -1,5 +1,6 @@
-"""The pretraining loop: every method, with or without positives. CLSP is a method plus a bank."""
+"""Stage pretrain-encoder: every method, with or without positives. CLSP is a method plus a bank."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,163 +8,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clsp.config.execution import switches
 from clsp.config.labels import spec_uses_labels
 from clsp.config.schema import RunSpec
 from clsp.data.prepared import open_prepared
 from clsp.models.encoder import save_encoder
 from clsp.pretrain.anchors import epoch_order
-from clsp.pretrain.contract import Batch, Step
-from clsp.pretrain.feed import Feed
 from clsp.pretrain.journal import Journal
-from clsp.pretrain.losses.alignment import alignment
-from clsp.pretrain.optim import set_learning_rates
-from clsp.pretrain.resume import Position, Resume, snapshot
+from clsp.pretrain.loop import Course
+from clsp.pretrain.resume import LOG, Resume, snapshot
+from clsp.pretrain.room import fitting, memory_facts
 from clsp.pretrain.setup import Setup, set_up
-from clsp.pretrain.watch import Watch, watched
+from clsp.pretrain.sharing import check_shared
+from clsp.pretrain.watch import Watch
 from clsp.runtime.canonical import sha256_array, sha256_json
-from clsp.runtime.checkpoint import save_tensors, tensors_sha256
-from clsp.runtime.device import resolve
-from clsp.runtime.errors import DivergedError
-from clsp.runtime.history import History
+from clsp.runtime.checkpoint import forget_state, save_tensors, tensors_sha256
+from clsp.runtime.device import processes, resolve
+from clsp.runtime.errors import ClspError
+from clsp.runtime.history import StepLog, last_records
 from clsp.runtime.manifest import Artefact
-from clsp.runtime.progress import Progress
 from clsp.runtime.stage import Input, Inputs, Outcome, Output, Scratch
+from clsp.runtime.team import ALONE, Team, launch
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one step leaves for the log.
+class Job:
+    """What the processes of one job share: the stage's arguments.
 
     Attributes:
-        known: Values known on the host.
-        scalars: Values on the device: the method's terms, the alignment, the loss.
-        terms: Names of the method's own terms; the loss is their sum plus the weighted alignment.
-        done: What the method gave.
+        spec: Of the run.
+        dataset: Prepared.
+        given: Artefacts that the positives read, by kind: "bank" and "pairs".
+        outputs: Paths by the names of the stage's arguments.
+        scratch: Folder of the step log and the resume state.
     """
 
-    known: dict[str, float]
-    scalars: dict[str, Tensor]
-    terms: list[str]
-    done: Step
+    spec: RunSpec
+    dataset: Artefact
+    given: dict[str, list[Artefact]]
+    outputs: dict[str, Path]
+    scratch: Path
 
-
-def objective(step: Step, weight: float) -> dict[str, Tensor]:
-    """The loss of a step and what it is made of.
-
-    loss = sum of the method's terms + weight * alignment(z_anchor, z_positive)   (methods.md 2.1)
-
-    The sum is taken in float64, so that the logged parts add up to the logged loss.
-
-    Args:
-        step: From the method.
-        weight: lambda; without a positive there is no alignment term.
-    """
-    parts = {name: term.double() for name, term in step.terms.items()}
-    loss = torch.stack(list(parts.values())).sum()
-    if step.z_positive is not None:
-        parts["alignment"] = alignment(step.z_anchor, step.z_positive).double()
-        loss = loss + weight * parts["alignment"]
-    return {**parts, "loss": loss}
-
-
-def gradient_norm(setup: Setup) -> Tensor:
-    """Euclidean norm of all gradients together; not finite if any of them is not."""
-    grads = [p.grad for p in setup.method.parameters() if p.grad is not None]
-    return torch.stack(torch._foreach_norm(grads)).norm()
-
-
-def train_step(setup: Setup, batch: Batch, step: int) -> Taken:
-    """One optimizer step.
-
-    Raises:
-        DivergedError: If the loss or a gradient is not finite; no weight has been updated then.
-    """
-    moment = setup.moment(step)
-    hook = getattr(setup.method, "before_step", None)
-    known = hook(moment) if hook else {}
-    done = setup.method.step(batch)
-    parts = objective(done, setup.spec.alignment_weight)
-    setup.optimizer.zero_grad(set_to_none=True)
-    parts["loss"].backward()
-    if hasattr(setup.method, "before_update"):
-        setup.method.before_update(moment)
-    norm = gradient_norm(setup)
-    if not bool(torch.isfinite(parts["loss"]) & torch.isfinite(norm)):
-        found = ", ".join(f"{name} {part.item():g}" for name, part in parts.items())
-        raise DivergedError(
-            f"step {step} (epoch {moment.epoch}): not finite ({found}, gradient norm "
-            f"{norm.item():g}), so training stopped before the update; the learning rate was "
-            f"{setup.optimizer.param_groups[0]['lr']:g}"
-        )
-    setup.optimizer.step()
-    return Taken(known, {**parts, "gradient_norm": norm}, sorted(done.terms), done)
-
-
-@dataclass
-class Course:
-    """A run under way: what is trained, and everything that watches and records it."""
-
-    setup: Setup
-    watch: Watch
-    position: Position
-    journal: Journal
-    resume: Resume
-
-    def advance(self, batch: Batch) -> Taken:
-        """Take one step on the given batch and log it; `position` moves along.
-
-        Raises:
-            DivergedError: If the step diverges, naming the last good state.
-        """
-        setup, position = self.setup, self.position
-        rate = set_learning_rates(
-            setup.optimizer, setup.spec.recipe, position.step, setup.per_epoch
-        )
-        try:
-            taken = train_step(setup, batch, position.step)
-        except DivergedError as error:
-            raise DivergedError(f"{error}; {self.resume.kept}") from None
-        scalars = {**taken.scalars, **self.watch.each_step(taken.done, batch.index)}
-        if (position.step + 1) % setup.per_epoch == 0:
-            scalars |= self.watch.each_epoch(taken.done)
-        known = {"epoch": setup.moment(position.step).epoch, "lr": rate, **taken.known}
-        self.journal.add(position.step, known, scalars)
-        position.terms = taken.terms
-        position.step += 1
-        return taken
-
-    def keep(self) -> None:
-        """Take the middle checkpoint when it is due, and save what a killed run needs.
-
-        State is saved by the clock, and once after the first epoch, so that a run that diverges
-        leaves a good one.
-        """
-        setup, position = self.setup, self.position
-        if position.step == setup.middle:
-            position.middle = snapshot(setup.method)
-        if self.resume.due() or position.step == setup.per_epoch:
-            self.journal.flush()
-            position.records = self.journal.records
-            self.resume.save(position)
-
-    def train(self) -> None:
-        """Run all remaining steps.
-
-        Raises:
-            DivergedError: If a step diverges.
-        """
-        setup, position, spec = self.setup, self.position, self.setup.spec
-        feed = Feed(setup)
-        label = f"pretrain {spec.dataset} {spec.method} {spec.positives} s{spec.seed}"
-        with Progress(label, setup.steps, "step", position.step) as bar:
-            for epoch in range(position.step // setup.per_epoch, spec.recipe.epochs):
-                while position.step < (epoch + 1) * setup.per_epoch:
-                    taken = self.advance(feed.batch(position.step))
-                    self.keep()
-                    bar.step(1, **({"loss": taken.scalars["loss"].item()} if bar.due() else {}))
-                self.journal.flush()
-                self.resume.refuse_broken(position.step)
-                self.watch.judge(epoch, watched(taken.done).shape[1], self.journal.records[-1])
+    @property
+    def read(self) -> list[Artefact]:
+        """Everything that the positives read."""
+        return [*self.given["bank"], *self.given["pairs"]]
 
 
 def _fingerprint(spec: RunSpec, inputs: list[Artefact]) -> str:
@@ -184,11 +73,25 @@ def _health(record: dict[str, Any]) -> dict[str, float]:
 
 
 def _outcome(
-    setup: Setup, initial: str, final: str, position: Position, conditioned: bool
+    setup: Setup,
+    initial: str,
+    final: str,
+    terms: list[str],
+    records: list[dict[str, Any]],
+    conditioned: bool,
 ) -> Outcome:
-    """What the run reports; `conditioned`: its bank or pairs were made with the help of labels."""
+    """What the run reports.
+
+    Args:
+        setup: Of the run.
+        initial: Digest of the method before the first step; `final` after the last.
+        final: See initial.
+        terms: Names of the method's loss terms.
+        records: Of the step log, those of the last epoch.
+        conditioned: Whether its bank or pairs were made with the help of labels.
+    """
     spec, batch = setup.spec, setup.spec.recipe.batch_size
-    last = [record["loss"] for record in position.records[-setup.per_epoch :]]
+    losses = [record["loss"] for record in records]
     counted = setup.method.counters() if hasattr(setup.method, "counters") else {}
     trained = [p for p in setup.method.parameters() if p.requires_grad]
     first = epoch_order(len(setup.anchors), spec.seed, 0)[:batch]
@@ -198,7 +101,7 @@ def _outcome(
         "final_sha256": final,
         "first_batch_sha256": sha256_array(first),
         "steps": setup.steps,
-        "terms": position.terms,  # the loss is their sum, plus lambda times the alignment
+        "terms": terms,  # the loss is their sum, plus lambda times the alignment
         "parameters": {
             "trained": sum(p.numel() for p in trained),
             "encoder": sum(p.numel() for p in setup.method.encoder.parameters()),
@@ -207,12 +110,15 @@ def _outcome(
         "uses_labels": labels,
         "label_free": not any(labels.values()),
         "recipe_family": spec.recipe.family,
+        "execution": switches(spec.execution).canonical(),
         "aligned": setup.method.ALIGNED,
-        "health": _health(position.records[-1]),
+        "health": _health(records[-1]),
         "normalisation": setup.statistics.canonical(),
+        "processes": setup.team.size,
+        "batch_norm": spec.batch_norm,
     }
     counters = {"optimizer_steps": setup.steps, "ema_updates": 0, "samples": setup.steps * batch}
-    return Outcome({"pretrain/loss": sum(last) / len(last)}, {**counters, **counted}, facts)
+    return Outcome({"pretrain/loss": sum(losses) / len(losses)}, {**counters, **counted}, facts)
 
 
 def _checkpoint(path: Path, tensors: dict[str, Tensor], step: int, setup: Setup) -> None:
@@ -240,23 +146,82 @@ def pretrain_encoder(
 
     Labels reach a method or a positive source only if it says that it uses them, and the manifest
     then says so; besides, they are counted for the log (clsp/pretrain/watch.py).
+
+    With CLSP_PROCESSES=n each batch is shared by n processes, each on a GPU of its own.
+
+    Raises:
+        ConfigError: If the set-up cannot work, or several processes cannot share the run.
+        DataError: If an input or an earlier state is damaged or of something else, or there are
+            fewer GPUs than processes.
+        DivergedError: If the loss, its gradient or a weight stops being finite.
+        ClspError: If one of several processes dies.
     """
-    prepared, device = open_prepared(dataset), resolve()
-    setup = set_up(spec, prepared, {"bank": bank, "pairs": pairs}, device)
+    outputs = {
+        "encoder": encoder,
+        "start": start,
+        "middle": middle,
+        "final": final,
+        "history": history,
+    }
+    job, size = Job(spec, dataset, {"bank": bank, "pairs": pairs}, outputs, scratch), processes()
+    if size == 1:
+        return work(job, ALONE)
+    check_shared(spec, size)  # refused here rather than in each process
+    return launch(work, job, size, scratch, "pretrain-encoder")
+
+
+def work(job: Job, team: Team) -> Outcome | None:
+    """What one process does; process 0 writes the outputs and reports."""
+    spec, outputs = job.spec, job.outputs
+    prepared = open_prepared(job.dataset)
+    device = resolve(switches(spec.execution).deterministic)
+    setup = set_up(spec, prepared, job.given, device, team)
     labels = torch.from_numpy(prepared.split("train").labels.copy()).to(device)
     watch = Watch(setup.method, labels, spec.recipe.epochs)
     initial = snapshot(setup.method)
-    _checkpoint(start, initial, 0, setup)
-    fingerprint = _fingerprint(spec, [dataset, *bank, *pairs])
-    resume = Resume(scratch, fingerprint, setup.method, setup.optimizer)
+    fingerprint = _fingerprint(spec, [job.dataset, *job.read])
+    resume = Resume(job.scratch, fingerprint, setup.method, setup.optimizer, team)
     position = resume.restore()
-    journal = Journal(History(history, position.records))
-    Course(setup, watch, position, journal, resume).train()
+    if team.size > 1:
+        _agreed(snapshot(setup.method), position.step, team)
+    written = None
+    if team.leads:
+        _checkpoint(outputs["start"], initial, 0, setup)
+        if position.step == 0:
+            forget_state(job.scratch)  # of another spec or input: it counts on another step log
+        written = StepLog(job.scratch / LOG, position.log_bytes)
+        outputs["history"].unlink(missing_ok=True)
+        outputs["history"].symlink_to(written.path.resolve())  # so that it can be followed
+    with fitting(setup) as needed:
+        Course(setup, watch, position, Journal(written), resume).train()
     trained = snapshot(setup.method)
-    _checkpoint(middle, position.middle, setup.middle, setup)
-    _checkpoint(final, trained, position.step, setup)
-    save_encoder(encoder, setup.method.encoder, spec.encoder, setup.statistics)
-    position.records = journal.records
-    conditioned = any(read.predicate["facts"]["label_conditioned"] for read in [*bank, *pairs])
-    digests = tensors_sha256(initial), tensors_sha256(trained)
-    return _outcome(setup, *digests, position, conditioned)
+    digests = tensors_sha256(initial), _agreed(trained, position.step, team)
+    if not team.leads:
+        return None
+    _checkpoint(outputs["middle"], position.middle, setup.middle, setup)
+    _checkpoint(outputs["final"], trained, position.step, setup)
+    save_encoder(outputs["encoder"], setup.method.encoder, spec.encoder, setup.statistics)
+    outputs["history"].unlink()
+    shutil.copyfile(job.scratch / LOG, outputs["history"])
+    conditioned = any(read.predicate["facts"]["label_conditioned"] for read in job.read)
+    records = last_records(outputs["history"], setup.per_epoch)
+    outcome = _outcome(setup, *digests, position.terms, records, conditioned)
+    if told := memory_facts(needed, device):
+        outcome.facts["memory"] = told
+    return outcome
+
+
+def _agreed(state: dict[str, Tensor], step: int, team: Team) -> str:
+    """Digest of the method's state after so many steps, on which all processes must agree.
+
+    Raises:
+        ClspError: If they do not, in a message that is the same in all of them.
+    """
+    digest = tensors_sha256(state)
+    found = team.gather(f"step {step}, {digest[:16]}")
+    if len(set(found)) > 1:
+        raise ClspError(
+            f"pretrain-encoder: {team.size} processes hold different weights, queues or statistics "
+            f"({'; '.join(found)}); they must be equal, so no result was written"
+        )
+    return digest

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from clsp.config.execution import departures
 from clsp.config.foreign import METHOD, expand_imported
 from clsp.config.grid import expand_runs
 from clsp.config.labels import MARK
@@ -28,6 +29,16 @@ def imported_notes(frame: pd.DataFrame) -> list[str]:
     rows = frame[frame["method"] == METHOD][["label", "checkpoint"]].drop_duplicates()
     told = [f"{r.label}: {r.checkpoint or 'not there yet'}" for r in rows.itertuples(index=False)]
     return [f"Files of imported encoders: {'; '.join(told)}."] if told else []
+
+
+def execution_note(params: Params) -> str:
+    """What a reader must know of runs that were not computed in the mode exact; else nothing."""
+    if params.execution is None:
+        return ""
+    return (
+        f"Pretrained in a mode that is not exact ({departures(params.execution)}): a number "
+        "repeats within the spread over seeds, not bit for bit."
+    )
 
 
 def check_recipes(params: Params, frame: pd.DataFrame) -> None:
@@ -62,8 +73,8 @@ def _families(params: Params) -> dict[Name, str]:
 def comparison_notes(params: Params, shown: Iterable[Name]) -> list[str]:
     """Notes on what the rows do not share.
 
-    One for labels, one for imported encoders, and one per dataset on which what is shown mixes
-    recipe families.
+    One for labels, one for imported encoders, one for runs that are not exact, and one per dataset
+    on which what is shown mixes recipe families.
 
     Args:
         params: The validated parameters.
@@ -83,6 +94,8 @@ def comparison_notes(params: Params, shown: Iterable[Name]) -> list[str]:
     notes = [LABELS] if marked else []
     if foreign:
         notes.append(f"{IMPORTED}: {', '.join(foreign)}.")
+    if mixed and (note := execution_note(params)):
+        notes.append(note)
     for dataset, families in mixed.items():
         if len(families) > 1:
             listed = "; ".join(f"{name}: {', '.join(labels)}" for name, labels in families.items())

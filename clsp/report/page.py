@@ -13,6 +13,7 @@ from clsp.config.load import read_yaml
 from clsp.config.schema import Params
 from clsp.report.cells import DEMONSTRATION, Cell, read_cells
 from clsp.report.collect import Name, runs_by_name
+from clsp.report.comparison import execution_note
 from clsp.report.custody import (
     build_banks,
     build_cards,
@@ -151,6 +152,7 @@ def render_page(
         params=params,
         version=__version__,
         demonstration=DEMONSTRATION if params.demonstration else "",
+        execution=execution_note(params),
         params_sha256=sha256_json(params.canonical()),
         settings=yaml.safe_dump(params.canonical(), sort_keys=False, width=88, allow_unicode=True),
         missing=missing,

@@ -13,11 +13,11 @@ from clsp.data.prepared import Prepared
 from clsp.models.ema import Teacher
 from clsp.pretrain.contract import Batch
 from clsp.pretrain.feed import load_batch
+from clsp.pretrain.loop import objective
 from clsp.pretrain.losses.alignment import alignment
 from clsp.pretrain.optim import set_learning_rates
 from clsp.pretrain.queue import Queue
 from clsp.pretrain.resume import snapshot
-from clsp.pretrain.run import objective
 from clsp.pretrain.setup import build_method, set_up
 from clsp.runtime.registry import load, names, settings_class
 

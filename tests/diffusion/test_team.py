@@ -9,8 +9,8 @@ import torch
 from diffusing import denoiser_spec, write_dataset
 from training import WEIGHTS, dying_work, run, stopped_work, written
 
-from clsp.diffusion import loop, state, team, train
-from clsp.runtime import device
+from clsp.diffusion import loop, state, train
+from clsp.runtime import device, team
 from clsp.runtime.checkpoint import load_state, load_tensors, tensors_sha256
 from clsp.runtime.errors import ClspError, ConfigError, DataError, DivergedError
 from clsp.runtime.history import read_history
@@ -118,7 +118,7 @@ def test_stopped_they_continue_bit_for_bit_until_one_dies(pair, dataset, tmp_pat
 def test_an_error_of_a_process_is_the_error_of_the_job(tmp_path):
     record = {"error": "DivergedError", "message": "step 4 has loss nan"}
     (tmp_path / team.FAILURE.format(rank=1)).write_text(json.dumps(record))
-    reason = team._reason(None, 2, tmp_path)
+    reason = team._reason(None, 2, tmp_path, "train-denoiser")
     assert type(reason) is DivergedError and str(reason) == record["message"]
     assert list(tmp_path.iterdir()) == []
 
@@ -133,7 +133,7 @@ def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(team, "resolve", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DataError, match="2 GPUs were asked for, but this job has 1"):
-        team.launch(train.work, None, 2, tmp_path)
+        team.launch(train.work, None, 2, tmp_path, "train-denoiser")
 
 
 def test_every_row_of_a_batch_is_one_process_s(dataset):

@@ -20,12 +20,13 @@ from clsp.data.prepared import open_prepared
 from clsp.job import Call
 from clsp.job import run as run_job
 from clsp.models.encoder import FILE, load_encoder
-from clsp.pretrain import run as loop
+from clsp.pretrain import loop
 from clsp.pretrain.anchors import epoch_order
 from clsp.pretrain.feed import load_batch
+from clsp.pretrain.loop import objective
 from clsp.pretrain.methods.moco import Method
 from clsp.pretrain.optim import learning_rate
-from clsp.pretrain.run import objective, pretrain_encoder
+from clsp.pretrain.run import pretrain_encoder
 from clsp.pretrain.setup import set_up
 from clsp.runtime.checkpoint import load_state, load_tensors, tensors_sha256
 from clsp.runtime.errors import ConfigError, DataError, DivergedError

@@ -114,3 +114,11 @@ def test_a_frame_that_does_not_say_is_refused(column: str, tmp_path: Path) -> No
     frame = frame_of(tiny_params(), tmp_path).drop(columns=column)
     with pytest.raises(DataError, match=f"the columns {column} are missing"):
         read_frame(frame.to_csv(index=False))
+
+
+@pytest.mark.parametrize("name", ["main", "transfer"])
+def test_a_mode_that_is_not_exact_is_said_below_every_table(name: str, tmp_path: Path) -> None:
+    exact, fast = tiny_params(), tiny_params(execution="fast")
+    (note,) = build_table(fast, name, frame_of(fast, tmp_path), UNPUBLISHED).comparison
+    assert "not exact (bf16 arithmetic, compiled kernels, a fused optimizer, kernels that" in note
+    assert build_table(exact, name, frame_of(exact, tmp_path), UNPUBLISHED).comparison == []

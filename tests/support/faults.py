@@ -117,7 +117,7 @@ def results_edited_everywhere(tree: Tree) -> None:
     edit_statement(tree.run("probes", "manifest.json"), forge)
     table = tree.reports / "tables/main.csv"
     lines = table.read_text().split("\n")
-    lines[4] = lines[4].replace(lines[4].split(",")[10], "75.1")
+    lines[5] = lines[5].replace(lines[5].split(",")[10], "75.1")
     table.write_text("\n".join(lines))
     edit_statement(tree.reports / "tables/main.manifest.json", lambda _: None)
 
@@ -478,6 +478,27 @@ def recipe_of_another_family(tree: Tree) -> None:
     )
 
 
+@fault("A46", "A22")
+def fast_run_called_exact(tree: Tree) -> None:
+    switches = {"precision": "bf16", "compile": True, "fused": True, "views": "device"}
+    edit_statement(
+        tree.run("runs", "manifest.json"),
+        lambda p: p["facts"].update(execution={**switches, "deterministic": False}),
+    )
+
+
+@fault("A46", "A22")
+def processes_not_recorded(tree: Tree) -> None:
+    edit_statement(tree.run("runs", "manifest.json"), lambda p: p["facts"].pop("processes"))
+
+
+@fault("A46", "A22")
+def batch_norm_of_another_recipe(tree: Tree) -> None:
+    edit_statement(
+        tree.run("runs", "manifest.json"), lambda p: p["facts"].update(batch_norm="per_device")
+    )
+
+
 def _rewrite_history(tree: Tree, change: Callable[[list[str]], list[str]]) -> None:
     path = tree.run("runs", "history.jsonl")
     path.write_text("\n".join(change(path.read_text().split("\n"))))
@@ -543,6 +564,22 @@ def loss_terms_not_recorded(tree: Tree) -> None:
 
 @fault("A19", "A21", "A22")
 def best_k_as_headline(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["results"][2]["selected_on"] = "test"
+
+    edit_statement(tree.run("probes", "manifest.json"), change)
+
+
+@fault("A19", "A21", "A22")
+def tuned_rate_as_headline(tree: Tree) -> None:
+    def change(predicate: dict[str, Any]) -> None:
+        predicate["facts"]["results"][0]["selection"]["learning_rate"] = 2.0
+
+    edit_statement(tree.run("probes", "manifest.json"), change)
+
+
+@fault("A19", "A21", "A22")
+def rate_chosen_on_test(tree: Tree) -> None:
     def change(predicate: dict[str, Any]) -> None:
         predicate["facts"]["results"][1]["selected_on"] = "test"
 

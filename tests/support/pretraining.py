@@ -14,7 +14,7 @@ from clsp.data.bank import INDEX, identity
 from clsp.data.encoded import EncodedWriter, open_encoded
 from clsp.data.prepared import Prepared
 from clsp.pretrain.feed import load_batch
-from clsp.pretrain.run import train_step
+from clsp.pretrain.loop import train_step
 from clsp.runtime.canonical import sha256_array
 from clsp.runtime.manifest import Artefact, write_manifest
 from clsp.runtime.registry import settings_class

@@ -33,6 +33,7 @@ from tree_quality import MEASURED, Measuring
 from tree_results import Judged, Judging, stream
 
 from clsp.config.denoisers import DenoiserSpec
+from clsp.config.execution import switches
 from clsp.config.floors import Floor, expand_floors
 from clsp.config.foreign import expand_imported
 from clsp.config.grid import Run, expand_runs
@@ -316,6 +317,9 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             "uses_labels": given,
             "label_free": not any(given.values()),
             "recipe_family": run.spec.recipe.family,
+            "execution": switches(run.spec.execution).canonical(),
+            "processes": 1,
+            "batch_norm": run.spec.batch_norm,
             "init_sha256": sha256_text(f"init {run.slug}"),
             "first_batch_sha256": sha256_text(f"batch {run.spec.seed}"),
             "final_sha256": sha256_text(f"final {run.slug}"),

@@ -13,11 +13,11 @@ import torch
 
 from clsp.config.denoisers import DenoiserSpec
 from clsp.diffusion import loop, train
-from clsp.diffusion.team import Team
 from clsp.diffusion.train import Job, train_denoiser, work
 from clsp.runtime import stopping
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.stage import Outcome
+from clsp.runtime.team import Team
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OUTPUTS = {

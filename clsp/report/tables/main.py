@@ -18,10 +18,12 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
 def _columns(params: Params) -> list[tuple[str, str, str, str, str | None]]:
     """(title, mark, protocol, variant, protocol of the published number) per column."""
     knn = params.evaluation.knn
-    columns = [
-        ("linear", "", "linear", "", "offline_linear"),
-        (f"kNN, k = {knn.k}", "", "knn", "", None),
+    columns: list[tuple[str, str, str, str, str | None]] = [
+        ("linear", "", "linear", "", "offline_linear")
     ]
+    if params.evaluation.linear.grid:
+        columns.append(("linear, best rate", "‡", "linear", "best_rate", None))
+    columns.append((f"kNN, k = {knn.k}", "", "knn", "", None))
     if knn.best_of:
         columns.append(("kNN, best k", "†", "knn", "best_of_k", "knn_best_over_k"))
     return columns
@@ -61,7 +63,11 @@ def build(params: Params, frame: pd.DataFrame, published: PublishedNumbers) -> T
     for key, seeds in frame.groupby(["dataset", "encoder", "label"], sort=False):
         cells += _row(params, seeds, key, published)
     notes = _judging_notes(frame)
-    knn = params.evaluation.knn
+    knn, grid = params.evaluation.knn, params.evaluation.linear.grid
+    if grid:
+        rates = ", ".join(f"{rate:g}" for rate in grid.learning_rates)
+        share = f"{100 * grid.validation_fraction:g} % of the training images"
+        notes += [f"‡ the best learning rate of {rates} was chosen on {share} (D35)."]
     if knn.best_of:
         ks = ", ".join(map(str, knn.best_of))
         notes += [f"† the best of k in {ks} was chosen on the test set, as the authors do (D04)."]

@@ -1,4 +1,4 @@
-"""Several processes that train one denoiser on one machine, each with a device of its own.
+"""Several processes that share one training on one machine, each with a device of its own.
 
 They are started by torch's elastic launcher, the one behind torchrun, from inside the job: lock,
 manifest and outputs stay with the one parent, which Snakemake sees.
@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from clsp.runtime.errors import ClspError, DataError
 from clsp.runtime.files import write_atomic
 
 FAILURE = "failure-of-process-{rank}.json"
+LOOK_EVERY = 0.2  # seconds between looks at whether a process has ended
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,39 @@ class Team:
         torch._foreach_copy_(gradients, shaped)
         return mean[0]
 
+    def add_up(self, gradients: Sequence[Tensor]) -> None:
+        """Replace gradients by their sum over all processes, in one buffer in a fixed order."""
+        if self.size == 1:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        shaped = [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
+        torch._foreach_copy_(list(gradients), shaped)
+
+    def part(self, whole: Tensor) -> Tensor:
+        """This process's rows of (B, ...): the rank-th of `size` equal parts, in order."""
+        return whole.tensor_split(self.size)[self.rank] if self.size > 1 else whole
+
+    def collect(self, part: Tensor) -> Tensor:
+        """The rows of all processes, by rank: (B / size, ...) -> (B, ...). Carries no gradient."""
+        if self.size == 1:
+            return part
+        part = part.detach().contiguous()
+        whole = part.new_empty((self.size * len(part), *part.shape[1:]))
+        dist.all_gather_into_tensor(whole, part)
+        return whole
+
+    def follow(self, buffers: Sequence[Tensor]) -> None:
+        """Replace buffers by those of process 0, in one message that holds every kind exactly."""
+        if self.size == 1 or not buffers:
+            return
+        flat = torch.cat([buffer.reshape(-1).double() for buffer in buffers])
+        dist.broadcast(flat, 0)
+        parts = flat.split([buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view(buffer.shape))
+
     def largest(self, number: int) -> int:
         """The largest of one integer per process, agreed on the CPU: no device waits for it."""
         if self.size == 1:
@@ -89,6 +124,9 @@ class Team:
         return self.parent is not None and os.getppid() != self.parent
 
 
+ALONE = Team()
+
+
 def _work(work: Callable[[Any, Team], Any], job: Any, folder: Path) -> Any:
     """Body of one process."""
     rank, size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
@@ -109,10 +147,13 @@ def _work(work: Callable[[Any, Team], Any], job: Any, folder: Path) -> Any:
         sys.exit(expected.exit_code)
     except Exception:
         traceback.print_exc()
+        # When a process dies, those that wait for it fail here. The launcher names the first of
+        # those that it finds ended in one look, so the one that died has to be found alone.
+        time.sleep(5 * LOOK_EVERY)
         sys.exit(1)
 
 
-def _reason(failed: Any, size: int, folder: Path) -> ClspError:
+def _reason(failed: Any, size: int, folder: Path, stage: str) -> ClspError:
     """Why the processes ended: what one of them said, or else which one ended first and how."""
     for rank in range(size):
         path = folder / FAILURE.format(rank=rank)
@@ -127,12 +168,12 @@ def _reason(failed: Any, size: int, folder: Path) -> ClspError:
         else f"with exit code {failure.exitcode}"
     )
     return ClspError(
-        f"train-denoiser: process {rank} of {size} ended {ended}, so all were stopped and nothing "
+        f"{stage}: process {rank} of {size} ended {ended}, so all were stopped and nothing "
         f"was written; start the job again to continue from the state kept in {folder}"
     )
 
 
-def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) -> Any:
+def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path, stage: str) -> Any:
     """Run `work(job, team)` in several processes.
 
     Args:
@@ -140,6 +181,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) 
         job: What to do.
         size: Processes.
         folder: Where a process leaves the reason why it ended.
+        stage: What is run, for messages.
 
     Returns:
         What process 0 returned.
@@ -156,7 +198,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) 
     device = resolve()
     if device.type == "cuda" and torch.cuda.device_count() < size:
         found = torch.cuda.device_count()
-        raise DataError(f"train-denoiser: {size} GPUs were asked for, but this job has {found}")
+        raise DataError(f"{stage}: {size} GPUs were asked for, but this job has {found}")
     for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the error below says what happened
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +213,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) 
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,  # a job that failed is started again by whoever schedules it
-        monitor_interval=0.2,
+        monitor_interval=LOOK_EVERY,
         start_method="spawn",
     )
     taken = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -181,7 +223,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path) 
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
     except ChildFailedError as error:
-        raise _reason(error, size, folder) from None
+        raise _reason(error, size, folder, stage) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
