@@ -37,7 +37,7 @@ def _mode(value: Any) -> Any:
     """The switches of a mode that is named."""
     if isinstance(value, str):
         if value not in MODES:
-            raise ValueError(f"expected exact, fast or the switches, found {value!r}")
+            raise ValueError("expected exact, fast or the switches")
         return MODES[value]
     return None if value == EXACT or value == EXACT.canonical() else value
 
