@@ -14,17 +14,14 @@ Writes benchmarks/results/pretrain_memory.json and .md. 2 minutes on two CPU cor
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from recording import Timing as Measured
-from recording import compare, record, surroundings
+from recording import compare, peak_of, record, surroundings
 from workload import CANDIDATES, SIZE, Scale, prepared, run_spec, write_bank
 
 from clsp.runtime.keys import numpy_stream
@@ -61,32 +58,6 @@ def write_dataset(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
     return [*files, data / "manifest.json"], bank
 
 
-def peak_of(command: list[str]) -> dict[str, float]:
-    """Run a command; its peak memory in MiB.
-
-    Raises:
-        SystemExit: With what it wrote, if it fails.
-    """
-    environment = {**os.environ, "CLSP_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}  # as rules do
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    peak = {"anonymous": 0.0, "resident": 0.0}
-    with tempfile.TemporaryFile() as log:
-        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        while child.poll() is None:
-            try:
-                lines = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii").splitlines()
-            except OSError:
-                break
-            sizes = {line.split(":")[0]: line.split()[1] for line in lines if "kB" in line}
-            for name, key in (("anonymous", "RssAnon"), ("resident", "VmRSS")):
-                peak[name] = max(peak[name], int(sizes.get(key, 0)) / 1024)
-            time.sleep(0.005)
-        if child.wait():
-            log.seek(0)
-            raise SystemExit(log.read().decode(errors="replace"))
-    return peak
-
-
 def pretrain(count: int, steps: int, streamed: bool) -> dict[str, float]:
     """Peak memory of one run on so many images, in MiB."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -105,7 +76,8 @@ def pretrain(count: int, steps: int, streamed: bool) -> dict[str, float]:
             [
                 *(sys.executable, "-c", code, "pretrain-encoder", "--spec", json.dumps(spec)),
                 *("--dataset", *map(str, dataset), "--bank", *map(str, bank), "--pairs", *flags),
-            ]
+            ],
+            {"OMP_NUM_THREADS": "1"},  # as the rule gives it
         )
 
 

@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -164,6 +165,36 @@ def surroundings(device: torch.device | None = None, *packages: str) -> dict[str
         # Of an absolute path its name alone: the rest tells of the machine.
         "command": " ".join(["python", *(_named(argument) for argument in sys.argv)]),
     }
+
+
+def peak_of(command: list[str], variables: Mapping[str, str] | None = None) -> dict[str, float]:
+    """Run a command of the suite on the CPU; its peak memory in MiB, anonymous and resident.
+
+    Args:
+        command: Program and arguments.
+        variables: Of its environment, beside those of this process.
+
+    Raises:
+        SystemExit: With what it wrote, if it fails.
+    """
+    environment = {**os.environ, "CLSP_DEVICE": "cpu", **(variables or {})}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    peak = {"anonymous": 0.0, "resident": 0.0}
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        while child.poll() is None:
+            try:
+                lines = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii").splitlines()
+            except OSError:
+                break
+            sizes = {line.split(":")[0]: line.split()[1] for line in lines if "kB" in line}
+            for name, key in (("anonymous", "RssAnon"), ("resident", "VmRSS")):
+                peak[name] = max(peak[name], int(sizes.get(key, 0)) / 1024)
+            time.sleep(0.005)
+        if child.wait():
+            log.seek(0)
+            raise SystemExit(log.read().decode(errors="replace"))
+    return peak
 
 
 def figure(number: float) -> str:

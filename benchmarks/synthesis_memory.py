@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recording import peak_of
 
 HERE = Path(__file__).parent
 SIZE, CANDIDATES = 32, 8
@@ -61,23 +61,8 @@ BANK = {
 def run(stage: str, spec: dict[str, Any], *flags: object) -> dict[str, float]:
     """Run one stage in a process of its own; its seconds and its peak memory in MiB."""
     command = [sys.executable, "-m", "clsp", stage, "--spec", json.dumps(spec), *map(str, flags)]
-    environment = {**os.environ, "CLSP_DEVICE": "cpu"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    started, peak = time.monotonic(), {"anonymous": 0.0, "resident": 0.0}
-    with tempfile.TemporaryFile() as log:
-        child = subprocess.Popen(command, env=environment, stderr=log)
-        while child.poll() is None:
-            try:
-                lines = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii").splitlines()
-            except OSError:
-                break
-            sizes = {line.split(":")[0]: line.split()[1] for line in lines if "kB" in line}
-            for name, key in (("anonymous", "RssAnon"), ("resident", "VmRSS")):
-                peak[name] = max(peak[name], int(sizes.get(key, 0)) / 1024)
-            time.sleep(0.005)
-        if child.wait():
-            log.seek(0)
-            raise SystemExit(log.read().decode())
+    started = time.monotonic()
+    peak = peak_of(command)
     return {"seconds": time.monotonic() - started, **peak}
 
 

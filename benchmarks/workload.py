@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from clsp.config import execution
 from clsp.config.execution import switches
 from clsp.config.schema import RunSpec
 from clsp.data.bank import INDEX, identity
@@ -47,13 +48,7 @@ VIEWS = {
     "grayscale": 0.2,
     "solarize": 0.0,
 }
-EXACT = {
-    "precision": "full",
-    "compile": False,
-    "fused": False,
-    "deterministic": True,
-    "views": "device",
-}
+EXACT = execution.EXACT.canonical()
 MODES: dict[str, dict[str, Any]] = {
     "exact": EXACT,
     "torchvision views": {**EXACT, "views": "torchvision"},

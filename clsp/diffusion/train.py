@@ -139,7 +139,7 @@ def train_denoiser(
         )
     data = open_data(spec, dataset)  # refused here rather than in each process
     spec.check_size(data.images.shape[1])
-    return work(job, Team()) if size == 1 else launch(work, job, size, scratch, "train-denoiser")
+    return launch(work, job, size, scratch, "train-denoiser")
 
 
 def work(job: Job, team: Team) -> Outcome | None:

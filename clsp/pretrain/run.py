@@ -28,7 +28,7 @@ from clsp.runtime.errors import ClspError
 from clsp.runtime.history import StepLog, last_records
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.stage import Input, Inputs, Outcome, Output, Scratch
-from clsp.runtime.team import ALONE, Team, launch
+from clsp.runtime.team import Team, launch
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,6 @@ def pretrain_encoder(
         "history": history,
     }
     job, size = Job(spec, dataset, {"bank": bank, "pairs": pairs}, outputs, scratch), processes()
-    if size == 1:
-        return work(job, ALONE)
     check_shared(spec, size)  # refused here rather than in each process
     return launch(work, job, size, scratch, "pretrain-encoder")
 

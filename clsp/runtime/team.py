@@ -174,7 +174,7 @@ def _reason(failed: Any, size: int, folder: Path, stage: str) -> ClspError:
 
 
 def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path, stage: str) -> Any:
-    """Run `work(job, team)` in several processes.
+    """Run `work(job, team)` in as many processes as asked for; one is this process itself.
 
     Args:
         work: A function of a module; it and `job` are pickled.
@@ -191,6 +191,8 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path, 
         ClspError: If a process fails: its own error, or which one died and how.
         SystemExit: After a signal, once the processes have saved their state and ended.
     """
+    if size == 1:
+        return work(job, ALONE)
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
