@@ -41,7 +41,9 @@ def apply_style() -> None:
 
 def colours(count: int) -> list[tuple[float, float, float]]:
     """Distinct colours that also differ in lightness."""
-    return list(sns.color_palette("colorblind" if count <= 10 else "viridis", count))
+    if count <= 10:
+        return list(sns.color_palette("colorblind", count))
+    return list(sns.color_palette("viridis", count + count // 4)[:count])  # not the palest
 
 
 def to_png(figure: Figure, demonstration: bool) -> bytes:
