@@ -28,8 +28,9 @@ from clsp.config.grid import Run, expand_runs
 from clsp.config.load import load_params, read_yaml
 from clsp.config.recipe import Normalisation
 from clsp.data.prepared import Prepared, open_prepared
-from clsp.evaluate.knn import neighbours, votes
+from clsp.evaluate.knn import votes
 from clsp.models.encoder import Encoder, normalise
+from clsp.models.nearest import neighbours
 from clsp.runtime.checkpoint import load_tensors
 from clsp.runtime.manifest import Artefact, read_manifest
 

@@ -137,6 +137,10 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _named(argument: str) -> str:
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
 def surroundings(device: torch.device | None = None, *packages: str) -> dict[str, Any]:
     """Device, threads, versions, commit and command line of a measurement.
 
@@ -157,7 +161,8 @@ def surroundings(device: torch.device | None = None, *packages: str) -> dict[str
         "threads": torch.get_num_threads(),
         "versions": versions,
         "commit": commit(),
-        "command": " ".join(["python", *sys.argv]),
+        # Of an absolute path its name alone: the rest tells of the machine.
+        "command": " ".join(["python", *(_named(argument) for argument in sys.argv)]),
     }
 
 

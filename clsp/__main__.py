@@ -13,11 +13,13 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from clsp import __version__
+from clsp.runtime import device
 from clsp.runtime.errors import ClspError, ConfigError, DataError
 from clsp.runtime.registry import nearest
+from clsp.workflow.delegate import delegate, offered
 
 STAGES = {
     "fetch-dataset": ("clsp.data.fetch:fetch_dataset", "download a dataset, or draw its miniature"),
@@ -84,10 +86,14 @@ COMMANDS = {
     "replay": ("clsp.replay.run:main", "compute samples of finished artefacts again"),
     "data": ("clsp.data.command:main", "list, fetch and verify the datasets"),
     "check": ("clsp.config.check:main", "validate a params.yaml and list its runs"),
+    "memory": ("clsp.pretrain.requirements:main", "GPU memory that the runs of a params.yaml need"),
     "track-init": ("clsp.runtime.tracking:main", "create the MLflow store"),
     "snapshot": ("clsp.workflow.snapshot:main", "record results with DVC"),
     "provenance": ("clsp.workflow.provenance:main", "export or restore Snakemake's records"),
 }
+
+
+SHARE = "share-process"  # started by Snakemake, not by users
 
 
 def _resolve(target: str) -> Callable[..., Any]:
@@ -153,8 +159,6 @@ def _terminate(number: int, _frame: object) -> None:
 
 
 def _run_stage(stage: str, argv: list[str]) -> int:
-    from clsp.runtime import device
-
     function = _resolve(STAGES[stage][0])
     arguments = vars(_stage_parser(stage, function).parse_args(argv))
     # Before CUDA is initialised.
@@ -188,13 +192,50 @@ def main(argv: list[str]) -> int:
     raise ConfigError(f'unknown command "{command}"{nearest(command, known)}; see --help')
 
 
+def _may_share(argv: list[str]) -> bool:
+    """Whether a job may be done by the shared process; one that may use a GPU is on its own.
+
+    CUDA must not be initialised before a fork, and claims of GPUs belong to a process.
+    """
+    wanted = argv == ["track-init"] or (argv[:1] and argv[0] in STAGES and "--manifest" in argv)
+    if not wanted or not offered() or device.processes() > 1:
+        return False
+    return argv[0] not in ON_GPU or device.wanted() == "cpu" or device.cuda_devices() == 0
+
+
+def _prepare(argv: list[str]) -> None:
+    """Import what a job needs, in the process that the job will be forked from."""
+    if argv[0] in STAGES:
+        importlib.import_module(STAGES[argv[0]][0].partition(":")[0])
+        importlib.import_module("clsp.job")
+    importlib.import_module("clsp.runtime.tracking").prepare(argv[0])
+
+
 def entry() -> None:
     """Console entry point: one clear message per expected error, and its exit code."""
+    argv = sys.argv[1:]
+    if argv[:1] == [SHARE]:
+        # Only here, because starting every command with it would take time.
+        from clsp.workflow.shared_process import serve
+
+        serve(argv[1], _prepare, _run_here)
+    else:
+        _end(lambda: delegate(argv) if _may_share(argv) else None, argv)
+
+
+def _run_here(argv: list[str]) -> NoReturn:
+    _end(lambda: None, argv)
+
+
+def _end(elsewhere: Callable[[], int | None], argv: list[str]) -> NoReturn:
+    """Run one command, if not elsewhere, and end the process as it asks for."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     _die_with_parent()
     try:
-        code = main(sys.argv[1:])
+        code = elsewhere()
+        if code is None:
+            code = main(argv)
     except ClspError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code

@@ -1,5 +1,7 @@
 """What the rules share: the validated parameters and look-ups in them. No logic beyond that."""
 
+import gc
+from functools import cache
 from pathlib import Path
 
 from clsp.config.denoisers import DenoiserSpec
@@ -13,9 +15,13 @@ from clsp.config import plan
 from clsp.data.check import check_prepared
 from clsp.data.fingerprint import fingerprint
 from clsp.runtime.device import check_demand, cuda_devices
-from clsp.workflow import provenance
+from clsp.workflow import provenance, shared_process
 from clsp.workflow.environment import job_environment
 from clsp.workflow.stop import or_stop
+
+# The jobs of a large grid are millions of objects that stay. Python would look through them for
+# garbage again and again, which took a fifth of the time until the first job.
+gc.set_threshold(50_000, 20, 100)
 
 
 def validated(settings):
@@ -63,7 +69,8 @@ pathvars:
 
 
 # The same environment for every job, here or on a cluster: device, tracking, die with Snakemake.
-shell.prefix(job_environment(PARAMS))
+ENVIRONMENT = job_environment(PARAMS)
+shell.prefix(ENVIRONMENT)
 
 
 def one_of(names):
@@ -91,14 +98,19 @@ scattergather:
 onstart:
     if workflow.local_exec:
         or_stop(check_demand, PARAMS.device)
+        shared_process.start(
+            ENVIRONMENT, Path(f"logs/{PARAMS.profile}/shared_process.log")
+        )
     shell("python -m clsp track-init")
 
 
 onsuccess:
+    shared_process.stop()
     provenance.export(PARAMS.profile)
 
 
 onerror:
+    shared_process.stop()
     provenance.export(PARAMS.profile)
 
 
@@ -107,6 +119,7 @@ def finished(files):
     return [path for path in files if Path(path).exists()] if PARTIAL else files
 
 
+@cache
 def prepared(name):
     """Files of a prepared dataset, made by the rule of its storage."""
     maker = rules.encode_dataset if name in ENCODED else rules.prepare_dataset

@@ -24,7 +24,7 @@ rule pretrain_encoder:
         code=code_of(pretrain_of),
         scratch=scratch_of("pretrain-encoder"),
     shell:
-        "exec python -m clsp pretrain-encoder --spec {params.spec:q} --code {params.code}"
+        "export CLSP_PROCESSES={resources.gpu}; exec python -m clsp pretrain-encoder --spec {params.spec:q} --code {params.code}"
         " --dataset {input.dataset:q} --bank {input.bank:q} --pairs {input.pairs:q}"
         " --encoder {output.encoder:q} --start {output.start:q} --middle {output.middle:q}"
         " --final {output.final:q} --history {output.history:q} --scratch {params.scratch:q}"

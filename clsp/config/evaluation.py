@@ -18,6 +18,17 @@ from clsp.config.strict import (
 )
 
 
+class RateGridSpec(Strict):
+    """Learning rates of the linear probe that are tried beside its own, all at once.
+
+    The best on validation images, carved from the training images class by class (D15), yields a
+    result of its own; the number of `learning_rate` stays the headline (D35).
+    """
+
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1), Distinct]
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
 class LinearSpec(Strict):
     """Offline linear probe (methods.md 4): SGD on features extracted once."""
 
@@ -29,6 +40,7 @@ class LinearSpec(Strict):
     milestones: tuple[PositiveInt, ...]  # epochs after which the rate is multiplied by decay
     decay: PositiveFloat
     flip: bool  # the authors' variant: training features of the image and its mirror image
+    grid: RateGridSpec | None = None  # rates tried for an extra result; None: only the fixed one
 
 
 class KnnSpec(Strict):

@@ -18,7 +18,7 @@ class ExecutionSpec(Strict):
     fused: bool  # the optimizer's update in one kernel
     deterministic: bool  # on a GPU: only kernels that repeat their bits, no TF32
     # device: in batches where the images are, numbers keyed. torchvision: its own classes, image
-    # by image in threads of the CPU, as most codes do it.
+    # by image in worker processes, as most codes do it.
     views: Literal["device", "torchvision"]
 
 

@@ -1,5 +1,6 @@
 """params.yaml -> the flat list of jobs: {slug: spec}, one per dataset, denoiser, bank and run."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -228,12 +229,19 @@ def grid_runs(params: Params, grid: GridEntry) -> Iterator[Run]:
             yield _run(params, axes, dict(zip(varied, values, strict=True)))
 
 
+# What was expanded last: while Snakemake parses, the same parameters are asked for dozens of times.
+_RECENT: deque[tuple[Params, dict[str, Run]]] = deque(maxlen=4)
+
+
 def expand_runs(params: Params) -> dict[str, Run]:
     """Every run of every grid, by slug, in the order written. Grids that meet share the run.
 
     Raises:
         ConfigError: If there is no run at all, or two different ones have one name or label.
     """
+    for known, expanded in list(_RECENT):
+        if known is params:  # which cannot change
+            return dict(expanded)
     runs: dict[str, Run] = {}
     labels: dict[str, tuple[str, str, str]] = {}
     for grid in params.runs.values():
@@ -241,4 +249,5 @@ def expand_runs(params: Params) -> dict[str, Run]:
             _claim(runs, labels, run)
     if not runs:
         raise ConfigError("runs: no grid is given, so there is nothing to do")
-    return runs
+    _RECENT.append((params, runs))
+    return dict(runs)

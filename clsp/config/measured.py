@@ -69,7 +69,9 @@ def quality_spec(params: Params, bank: str) -> QualitySpec:
     """What is measured of one bank."""
     quality: QualityEntry = params.quality
     fields = {name: getattr(quality, name) for name in SHARED}
-    probe = params.evaluation.linear if quality.label_agreement else None
+    # A probe of banks takes the fixed rate: nothing is chosen for it.
+    fixed = params.evaluation.linear.model_copy(update={"grid": None})
+    probe = fixed if quality.label_agreement else None
     dataset = params.banks[bank].dataset
     return QualitySpec(**fields, bank=bank, dataset=dataset, label_agreement=probe)
 

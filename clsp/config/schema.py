@@ -155,6 +155,17 @@ class RunSpec(Strict):
     execution: ExecutionSpec | None = None  # None: exact
     seed: Seed
 
+    @property
+    def batch_norm(self) -> str:
+        """Whose statistics batch norm takes where several processes share a batch.
+
+        "synchronised": those of the whole batch; "per_device": of each process's part; "four_gpu":
+        of each of four chunks of the batch, whatever the recipe says (clsp/pretrain/forward.py).
+        """
+        if self.method_options.get("forward") == "four_gpu":
+            return "four_gpu"
+        return self.recipe.batch_norm or "synchronised"
+
 
 SomeNames = Annotated[tuple[Name, ...], Field(min_length=1), Distinct]
 SomeSeeds = Annotated[tuple[Seed, ...], Field(min_length=1), Distinct]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clsp.config.recipe import BlurSpec
+from clsp.data.blocks import blocks, in_blocks, work_through
 
 PASSES = 3  # PIL's default
 Number = TypeVar("Number", float, Tensor)
@@ -68,11 +69,26 @@ def gaussian_blur(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
     Returns:
         (B, C, H, W).
     """
+    if not in_blocks(images):
+        return _blur(images, sigma, largest)
+    blurred = torch.empty_like(images)
+
+    def work(block: slice) -> None:
+        blurred[block] = _blur(images[block], sigma[block], largest)
+
+    work_through(work, blocks(len(images), images[0].numel()))
+    return blurred
+
+
+def _blur(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """`gaussian_blur` at once."""
     reach = int(_box_radius(largest)) + 1
     offset = torch.arange(-reach, reach + 1, device=images.device, dtype=torch.float32)
     radius = _box_radius(sigma)[:, None]
     box = (radius + 1 - offset.abs()).clamp(0, 1) / (2 * radius + 1)  # (B, 2 * reach + 1)
-    rows, columns = (
-        torch.linalg.matrix_power(_smear(box, size), PASSES) for size in images.shape[2:]
-    )  # (B, H, H), (B, W, W)
+    height, width = images.shape[2:]
+    columns = torch.linalg.matrix_power(_smear(box, width), PASSES)  # (B, W, W)
+    rows = columns
+    if height != width:
+        rows = torch.linalg.matrix_power(_smear(box, height), PASSES)  # (B, H, H)
     return rows[:, None] @ images @ columns[:, None].mT

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clsp.data.blocks import blocks, in_blocks, work_through
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -21,22 +23,29 @@ class Boxes:
     height: Tensor
     width: Tensor
 
+    def part(self, block: slice) -> "Boxes":
+        """Some of them."""
+        return Boxes(self.top[block], self.left[block], self.height[block], self.width[block])
+
 
 def _triangle(x: Tensor) -> Tensor:
     return (1 - x).clamp_(min=0)
 
 
 def _keys(x: Tensor) -> Tensor:
-    """Keys' kernel with a = -0.5. Source: "bicubic_filter" in Pillow's Resample.c."""
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0))
+    """Keys' kernel with a = -0.5. Source: "bicubic_filter" in Pillow's Resample.c.
+
+    (1 - x) (2 - x)^2 / 2 as far as 2, and (2 x - 1) (1 - x)^2 more as far as 1.
+    """
+    near, far = (1 - x).clamp_(min=0), (2 - x).clamp_(min=0)
+    return (near * near).mul_(2 * x - 1).add_((far * far).mul_(1 - x), alpha=0.5)
 
 
 def _cut(weights: Tensor, pixel: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """Weights cut at the bounds of the crop and renormalised, so that every row sums to 1."""
-    weights = weights * ((pixel >= first) & (pixel <= last))
-    return weights / weights.sum(dim=2, keepdim=True)
+    inside = ((pixel >= first) & (pixel <= last)).to(torch.float32)  # (B, 1, side)
+    weights = weights * inside
+    return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
 def _bilinear(place: Tensor, pixel: Tensor, first: Tensor, last: Tensor) -> Tensor:
@@ -45,7 +54,7 @@ def _bilinear(place: Tensor, pixel: Tensor, first: Tensor, last: Tensor) -> Tens
     Its reach is one pixel, so cutting and renormalising comes to clamping the sampling point.
     """
     place = place.maximum(first).minimum(last)
-    return _triangle((place - pixel).abs())
+    return _triangle((place - pixel).abs_())
 
 
 def _bicubic(place: Tensor, pixel: Tensor, first: Tensor, last: Tensor) -> Tensor:
@@ -60,7 +69,7 @@ def _bicubic(place: Tensor, pixel: Tensor, first: Tensor, last: Tensor) -> Tenso
     Returns:
         Weights, (B, size, side); every row sums to 1.
     """
-    return _cut(_keys((place - pixel).abs()), pixel, first, last)
+    return _cut(_keys((place - pixel).abs_()), pixel, first, last)
 
 
 KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
@@ -88,8 +97,30 @@ def _stretch(
     if side <= size:
         return KERNELS[interpolation](place[:, :, None], pixel, first, last)
     scale = (length / size).clamp(min=1)[:, None, None]
-    curve = CURVES[interpolation](((place[:, :, None] - pixel) / scale).abs())
+    curve = CURVES[interpolation](((place[:, :, None] - pixel) / scale).abs_())
     return _cut(curve, pixel, first, last)
+
+
+def _resample(
+    images: Tensor,
+    boxes: Boxes,
+    mirrored: Tensor | None,
+    interpolation: str,
+    size: tuple[int, int],
+) -> Tensor:
+    """`crop_and_resize` at once."""
+    count, channels, height, width = images.shape
+    rows = _stretch(boxes.top, boxes.height, height, size[0], interpolation)
+    columns = _stretch(boxes.left, boxes.width, width, size[1], interpolation, mirrored)
+    # Row by row, so that no weights have to be repeated for every channel: (B, H, C, W).
+    pixels = images.transpose(1, 2).contiguous().to(torch.float32)
+    if images.dtype == torch.uint8:
+        pixels /= 255
+    wide = torch.bmm(pixels.view(count, height * channels, width), columns.mT)
+    done = torch.bmm(rows, wide.view(count, height, channels * size[1]))
+    done = done.view(count, size[0], channels, size[1]).transpose(1, 2)
+    # A bicubic curve overshoots at edges. A bilinear one cannot, but for rounding.
+    return done.clamp(0, 1)
 
 
 def crop_and_resize(
@@ -103,19 +134,26 @@ def crop_and_resize(
     """Crop to a size, optionally mirrored left to right.
 
     Args:
-        images: (B, C, H, W), float in [0, 1].
+        images: (B, C, H, W), uint8 or float in [0, 1].
         boxes: Crops that lie inside the images.
         mirrored: bool (B,), or None for no image.
         interpolation: "bilinear" or "bicubic".
         size: Height and width of the result; None: those of the images.
 
     Returns:
-        (B, C, height, width); in [0, 1], to rounding where bilinear.
+        float32 (B, C, height, width) in [0, 1].
     """
-    sides = images.shape[2:]
+    count, channels, *sides = images.shape
     height, width = sides if size is None else size
-    rows = _stretch(boxes.top, boxes.height, sides[0], height, interpolation)
-    columns = _stretch(boxes.left, boxes.width, sides[1], width, interpolation, mirrored)
-    resized = rows[:, None] @ images @ columns[:, None].mT
-    # A bicubic curve overshoots at edges. A bilinear one cannot.
-    return resized.clamp_(0, 1) if interpolation == "bicubic" else resized
+    if not in_blocks(images):
+        done = _resample(images, boxes, mirrored, interpolation, (height, width))
+        return done.contiguous()
+    whole = torch.empty(count, channels, height, width)
+
+    def work(block: slice) -> None:
+        turned = None if mirrored is None else mirrored[block]
+        part = boxes.part(block)
+        whole[block] = _resample(images[block], part, turned, interpolation, (height, width))
+
+    work_through(work, blocks(count, channels * max(height * width, sides[0] * sides[1])))
+    return whole

@@ -7,20 +7,21 @@ keyed by (key; image, epoch, view), so a view never depends on batch size, order
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import permutations
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from clsp.config.recipe import JitterSpec, ViewSpec
+from clsp.data.blocks import Operation, change, in_blocks
 from clsp.data.blur import draw_sigma, gaussian_blur
-from clsp.data.colour import BRIGHTNESS, CONTRAST, SATURATION, blend, luminance, shift_hue, solarize
+from clsp.data.colour import BLENDS, blend, luminance, shift_hue, solarize
 from clsp.data.resample import Boxes, crop_and_resize
 from clsp.runtime.rng import uniform
 
 TRIES = 10  # of RandomResizedCrop, before it falls back to the centre
-BLENDS = tuple(permutations((BRIGHTNESS, CONTRAST, SATURATION)))
 # Uniform numbers of one sample: 2 per try of the crop and 2 for its place, 6 for jitter, 5 more.
 # Append only: a number is known by its place, so moving one would change every run.
 CROP, JITTER, FLIP, GREY, SOLARIZE, BLUR, SIGMA = slice(0, 22), slice(22, 28), 28, 29, 30, 31, 32
@@ -94,6 +95,14 @@ def draw_boxes(u: Tensor, size: tuple[Side, Side], spec: ViewSpec) -> Boxes:
     return Boxes(*(torch.where(found, d, c).long() for d, c in zip(drawn, centre, strict=True)))
 
 
+def _permutation(number: Tensor) -> Tensor:
+    """The permutation of 0, 1 and 2 that stands at a place of their order, (B,) -> (B, 3)."""
+    first = number // 2
+    low, high = (first == 0).long(), 2 - (first == 2).long()  # what is left
+    second = torch.where(number % 2 == 1, high, low)
+    return torch.stack([first, second, 3 - first - second], dim=1)
+
+
 def draw_jitter(u: Tensor, spec: JitterSpec) -> Jitter:
     """Colour jitter as RandomApply([ColorJitter]) draws it, the order of its four steps included.
 
@@ -103,19 +112,19 @@ def draw_jitter(u: Tensor, spec: JitterSpec) -> Jitter:
     """
     applied = u[:, 0] < spec.probability
     order = (u[:, 1] * 24).long()
-    kinds = torch.tensor(BLENDS, device=u.device)[order // 4]  # (B, 3)
-    strength = torch.tensor([spec.brightness, spec.contrast, spec.saturation], device=u.device)
-    low, high = (1 - strength).clamp(min=0), 1 + strength
-    factors = torch.where(applied[:, None], low + (high - low) * u[:, 2:5], 1)
+    kinds = _permutation(order // 4)
+    drawn = []
+    for place, strength in enumerate((spec.brightness, spec.contrast, spec.saturation)):
+        low, high = max(0.0, 1 - strength), 1 + strength
+        drawn.append(torch.where(applied, low + (high - low) * u[:, 2 + place], 1))
     hue = torch.where(applied, spec.hue * (2 * u[:, 5] - 1), 0)
-    return Jitter(kinds, factors.gather(1, kinds), hue, order % 4)
+    return Jitter(kinds, torch.stack(drawn, dim=1).gather(1, kinds), hue, order % 4)
 
 
-def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
-    """Colour jitter; images (B, 3, H, W) in [0, 1].
+def _jitter_at_once(images: Tensor, jitter: Jitter) -> Tensor:
+    """Each blend is offered before and after the hue shift, and does nothing in the wrong place.
 
-    Samples have different orders. Each blend is therefore offered before and after the hue shift
-    and does nothing (factor 1) in the wrong place: no data-dependent shapes, so no device waits.
+    No shape depends on what was drawn, so that no device waits for the host.
     """
     for slot in range(3):
         factor = torch.where(slot < jitter.place, jitter.factors[:, slot], 1)
@@ -125,6 +134,42 @@ def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
         factor = torch.where(slot >= jitter.place, jitter.factors[:, slot], 1)
         images = blend(images, jitter.kinds[:, slot], factor)
     return images
+
+
+def _in_order(number: int, jitter: Jitter) -> Operation:
+    """The jitter of samples that have one order in common, by that order's number."""
+    (first, second), place = divmod(number // 4, 3), number % 4
+    steps: list[int | None] = [first, second, 3 - first - second]
+    steps.insert(place, None)  # the hue shift
+
+    def jittered(some: Tensor, rows: Tensor) -> Tensor:
+        slots = iter(jitter.factors[rows].unbind(dim=1))
+        for kind in steps:
+            if kind is None:
+                some = shift_hue(some, jitter.hue[rows])
+            else:
+                some = BLENDS[kind](some, next(slots))
+        return some
+
+    return jittered
+
+
+def _jitter_by_order(images: Tensor, jitter: Jitter) -> None:
+    """The samples of each order by themselves, in place; one without jitter is not touched."""
+    moved = (jitter.factors != 1).any(dim=1) | (jitter.hue != 0)
+    order = (3 * jitter.kinds[:, 0] + jitter.kinds[:, 1]) * 4 + jitter.place
+    order = torch.where(moved, order, -1)
+    numbers = order[moved].unique().tolist()
+    change(images, (((order == n).nonzero().squeeze(1), _in_order(n, jitter)) for n in numbers))
+
+
+def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
+    """Colour jitter, each sample in its own order; images (B, 3, H, W) in [0, 1]."""
+    if not in_blocks(images):
+        return _jitter_at_once(images, jitter)
+    jittered = images.clone()
+    _jitter_by_order(jittered, jitter)
+    return jittered
 
 
 def draw(index: Tensor, epoch: int, view: int | Tensor, key: int) -> Tensor:
@@ -162,18 +207,34 @@ def crop(images: Tensor, u: Tensor, spec: ViewSpec, size: int | None = None) -> 
     Returns:
         float32 (B, 3, size, size) in [0, 1].
     """
-    pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255
     boxes = draw_boxes(u[:, CROP], images.shape[1:3], spec)
     sides = None if size is None else (size, size)
-    kernel = spec.interpolation
-    return crop_and_resize(pixels, boxes, mirrored(u, spec), interpolation=kernel, size=sides)
+    kernel, turned = spec.interpolation, mirrored(u, spec)
+    return crop_and_resize(
+        images.permute(0, 3, 1, 2), boxes, turned, interpolation=kernel, size=sides
+    )
+
+
+def _some(pixels: Tensor, chosen: Tensor, operation: Operation) -> Tensor:
+    """What an operation makes of the chosen samples beside the others as they are.
+
+    Args:
+        pixels: (B, 3, H, W); of a CPU, they are overwritten.
+        chosen: bool (B,).
+        operation: Given samples and their numbers; of any shape that broadcasts to theirs.
+    """
+    if in_blocks(pixels):
+        change(pixels, [(chosen.nonzero().squeeze(1), operation)])
+        return pixels
+    everything = torch.arange(len(pixels), device=pixels.device)
+    return torch.where(chosen.view(-1, 1, 1, 1), operation(pixels, everything), pixels)
 
 
 def recolour(pixels: Tensor, u: Tensor, spec: ViewSpec) -> Tensor:
     """Everything that follows the crop.
 
     Args:
-        pixels: Crops, float32 (B, 3, H, W) in [0, 1].
+        pixels: Crops, float32 (B, 3, H, W) in [0, 1]; they may be overwritten.
         u: From `draw`, on their device.
         spec: Probabilities and ranges.
 
@@ -181,17 +242,19 @@ def recolour(pixels: Tensor, u: Tensor, spec: ViewSpec) -> Tensor:
         float32 (B, 3, H, W) in [0, 1].
     """
     if spec.jitter.probability > 0:
-        pixels = apply_jitter(pixels, draw_jitter(u[:, JITTER], spec.jitter))
+        jitter = draw_jitter(u[:, JITTER], spec.jitter)
+        if in_blocks(pixels):
+            _jitter_by_order(pixels, jitter)
+        else:
+            pixels = _jitter_at_once(pixels, jitter)
     if spec.grayscale > 0:
-        grey = (u[:, GREY] < spec.grayscale).view(-1, 1, 1, 1)
-        pixels = torch.where(grey, luminance(pixels), pixels)
+        pixels = _some(pixels, u[:, GREY] < spec.grayscale, lambda some, _: luminance(some))
     if spec.blur is not None and spec.blur.probability > 0:
-        sigma = draw_sigma(u[:, SIGMA], spec.blur)
-        chosen = (u[:, BLUR] < spec.blur.probability).view(-1, 1, 1, 1)
-        pixels = torch.where(chosen, gaussian_blur(pixels, sigma, spec.blur.sigma[1]), pixels)
+        sigma, largest = draw_sigma(u[:, SIGMA], spec.blur), spec.blur.sigma[1]
+        chosen = u[:, BLUR] < spec.blur.probability
+        pixels = _some(pixels, chosen, lambda some, n: gaussian_blur(some, sigma[n], largest))
     if spec.solarize > 0:
-        chosen = (u[:, SOLARIZE] < spec.solarize).view(-1, 1, 1, 1)
-        pixels = torch.where(chosen, solarize(pixels), pixels)
+        pixels = _some(pixels, u[:, SOLARIZE] < spec.solarize, lambda some, _: solarize(some))
     return pixels.clamp_(0, 1)
 
 
@@ -220,3 +283,24 @@ def make_views(
     """
     u = draw(index, epoch, view, key)
     return recolour(crop(images, u, spec, size), u, spec)
+
+
+@dataclass(frozen=True)
+class Operations:
+    """`crop` and `recolour`, or what torch.compile makes of them."""
+
+    crop: Callable[[Tensor, Tensor, ViewSpec, int | None], Tensor]
+    recolour: Callable[[Tensor, Tensor, ViewSpec], Tensor]
+
+
+@cache
+def operations(compiler: str | None) -> Operations:
+    """The operations as they are, or compiled; the two differ by rounding.
+
+    Args:
+        compiler: Backend of torch.compile, or None.
+    """
+    if compiler is None:
+        return Operations(crop, recolour)
+    made = (torch.compile(each, backend=compiler, dynamic=False) for each in (crop, recolour))
+    return Operations(*made)

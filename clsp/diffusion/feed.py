@@ -1,6 +1,6 @@
 """Batches of a denoiser's training: which images, with what noise, at what times."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -10,14 +10,11 @@ from torch import Tensor
 from clsp.config.denoisers import DenoiserSpec
 from clsp.data.encoded import EncodedImages
 from clsp.data.prepared import Images, all_pixels
+from clsp.data.streaming import fits, read_ahead
 from clsp.diffusion.pixels import to_signed
 from clsp.models.denoiser import NO_LABEL
 from clsp.runtime.rng import integers, key_of, normal, numpy_stream, uniform
 from clsp.runtime.team import Team
-
-# Images up to this size are kept whole beside a network on the CPU; on a GPU a quarter of what is
-# free may be theirs. Larger ones stay in the file that maps them, and each batch is read from it.
-RESIDENT_BYTES = 2 << 30
 
 
 @lru_cache(maxsize=2)
@@ -68,20 +65,12 @@ class Pixels:
 
     def __init__(self, images: Images, name: str, device: torch.device) -> None:
         self.device = device
-        free = RESIDENT_BYTES
-        if device.type == "cuda":
-            free = torch.cuda.mem_get_info()[0] // 4
-        small = images.nbytes <= free
+        small = fits(images.nbytes, device)
         if small or isinstance(images, EncodedImages):
             images = all_pixels(images, name)
         self.host: np.ndarray = images
         self.resident = torch.from_numpy(images).to(device) if small else None
-        self.reader = None if small else ThreadPoolExecutor(1)
-        self.coming: tuple[bytes, Future[Tensor]] | None = None
-
-    def _read(self, rows: np.ndarray) -> Tensor:
-        gathered = torch.from_numpy(self.host[rows])
-        return gathered.pin_memory() if self.device.type == "cuda" else gathered
+        self.coming: tuple[bytes, Callable[[], Tensor]] | None = None
 
     def take(self, rows: np.ndarray, on_device: Tensor, following: np.ndarray) -> Tensor:
         """The images of some rows, uint8 (B, H, W, 3).
@@ -94,14 +83,10 @@ class Pixels:
         if self.resident is not None:
             return self.resident[on_device]
         asked, ready = self.coming or (b"", None)
-        gathered = ready.result() if ready and asked == rows.tobytes() else self._read(rows)
-        self.coming = following.tobytes(), self.reader.submit(self._read, following)
-        return gathered.to(self.device, non_blocking=True)
-
-    def close(self) -> None:
-        """End the reader."""
-        if self.reader is not None:
-            self.reader.shutdown(cancel_futures=True)
+        if ready is None or asked != rows.tobytes():
+            ready = read_ahead(self.host, rows, self.device)
+        self.coming = following.tobytes(), read_ahead(self.host, following, self.device)
+        return ready()
 
 
 class Feed:

@@ -19,7 +19,7 @@ from clsp.diffusion.schedule import build_schedule, pipeline_index
 from clsp.diffusion.snapshots import Snapshots
 from clsp.diffusion.state import LOG, Training, begin
 from clsp.runtime.canonical import sha256_json
-from clsp.runtime.checkpoint import tensors_sha256
+from clsp.runtime.checkpoint import forget_state, tensors_sha256
 from clsp.runtime.device import processes, resolve
 from clsp.runtime.errors import ClspError, ConfigError
 from clsp.runtime.history import StepLog, read_history
@@ -150,6 +150,9 @@ def work(job: Job, team: Team) -> Outcome | None:
     training = begin(spec, data.images.shape[1], data.classes, device, layout)
     key = sha256_json([spec.canonical(), *data.depends])
     length = training.restore(job.scratch, key, team.size)
+    team.gather("read")  # all have, before the state of another key, whose log goes, is forgotten
+    if team.leads and training.step == 0:
+        forget_state(job.scratch)
     pixels = Pixels(data.images, spec.dataset, device)
     feed = Feed(pixels, len(data.images), data.labels, spec, team)
     written = snapshots = None
@@ -159,7 +162,6 @@ def work(job: Job, team: Team) -> Outcome | None:
         done = training.step // feed.per_epoch
         snapshots = Snapshots(job.scratch, spec, data.classes, done)
     Loop(training, spec, feed, team, written, snapshots, job.scratch, key, layout).run()
-    pixels.close()
     digests = _digests(training, team)
     if not team.leads:
         return None

@@ -6,13 +6,14 @@ the labelled images of a split, in the order of the dataset's arrays (`labelled.
 images without a label would be read by nothing.
 """
 
+import json
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -93,6 +94,17 @@ def feature_file(
             raise DataError(f"{path}: cannot be written ({error})") from error
 
 
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors of a safetensors file begin, bytes, and what its header says of each.
+
+    The library reads tensors into memory; the format is 8 bytes of the header's length, the header
+    and then the tensors (https://huggingface.co/docs/safetensors).
+    """
+    with open(path, "rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        return 8 + size, json.loads(stream.read(size))
+
+
 class Features:
     """Features that the stage extract-features made."""
 
@@ -106,25 +118,28 @@ class Features:
         self.resolutions: dict[str, int] = facts["resolutions"]  # side of the images, pixels
 
     def get(self, dataset: str, split: str, mirrored: bool = False) -> np.ndarray:
-        """Features of the labelled images of one split, float32 (N, F), read into memory.
+        """Features of the labelled images of one split, float32 (N, F).
+
+        They are mapped: the system reads what is touched and drops it again when memory is short.
+        What is written into them stays in memory.
 
         Raises:
             DataError: If the file has no such features or is damaged.
         """
         name = name_of(dataset, split, mirrored)
         try:
-            with safe_open(self.path, framework="np") as stored:
+            with safe_open(self.path, framework="np") as stored:  # checks sizes and places
                 known = list(stored.keys())
-                found = stored.get_tensor(name) if name in known else None
+            start, told = _header(self.path)
         except (SafetensorError, OSError) as error:
             raise DataError(f"{self.path}: not a readable feature file ({error})") from error
-        if found is None:
+        if name not in known:
             raise DataError(f'{self.path}: has no features "{name}"; it has {", ".join(known)}')
-        if found.dtype != np.float32 or found.ndim != 2:
-            raise DataError(
-                f"{self.path}: {name}: expected float32 (N, F), found {found.dtype} {found.shape}"
-            )
-        return found
+        shape, kind = tuple(told[name]["shape"]), told[name]["dtype"]
+        if kind != "F32" or len(shape) != 2:
+            raise DataError(f"{self.path}: {name}: expected F32 (N, F), found {kind} {shape}")
+        place = start + told[name]["data_offsets"][0]
+        return np.memmap(self.path, np.dtype("<f4"), "c", place, shape)
 
     def of(self, task: Task, split: str, mirrored: bool = False) -> np.ndarray:
         """Features of one split of a task, checked against its images.
@@ -142,7 +157,10 @@ class Features:
         return found
 
     def pool(self, task: Task) -> np.ndarray:
-        """Features of train and val together, in this order, float32 (N, F)."""
+        """Features of train and val together, in this order, float32 (N, F).
+
+        Mapped where there is no val, else a copy.
+        """
         train = self.of(task, "train")
         return np.concatenate([train, self.of(task, "val")]) if len(task.val) else train
 

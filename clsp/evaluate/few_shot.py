@@ -111,7 +111,7 @@ def _judge_point(
     for number in range(spec.draws):
         rows = draw_images(pool.labels, wanted, spec.seed, "few-shot", task.name, point, number)
         problem = LogisticRegression(
-            pool.features[rows], pool.labels[rows], task.classes, spec, device
+            pool.features, pool.labels, task.classes, spec, device, chosen=rows
         )
         fit = problem.fit(spec.log10_lambda)
         unfinished += not fit.converged

@@ -19,8 +19,7 @@ Most of them are made in float32. The last ones, and the gradient that decides a
 are float64.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +29,9 @@ from torch import Tensor
 from clsp.config.evaluation import FewShotSpec, LogisticSpec
 from clsp.evaluate.descent import State, descend
 from clsp.evaluate.losses import Loss
+from clsp.evaluate.threads import few_threads
 
 BLOCK = 8192  # images that are worked on at a time where all would take memory
-SMALL = (
-    1 << 24
-)  # products of a pass over the data, under a millisecond, for which threads do not pay
 # A gradient counts as zero if it is within the tolerance asked for and small beside the two forces
 # that are in balance at a solution, of the data and of the penalty. A fixed tolerance would stop
 # anywhere where weak regularisers leave both forces below it, as on classes that can be separated.
@@ -73,21 +70,6 @@ class Fit:
         return found
 
 
-@contextmanager
-def _few_threads(products: int) -> Iterator[None]:
-    """One thread for steps of few products: there the second one costs more than it saves.
-
-    On a busy machine a step of microseconds then waits for a core, many times per iteration.
-    """
-    before = torch.get_num_threads()
-    if products < SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def grid(spec: LogisticSpec) -> list[float]:
     """Log10 of the regularisers lambda, strongest first: the order of the warm starts."""
     return [float(x) for x in np.linspace(spec.high, spec.low, spec.count)]
@@ -121,6 +103,15 @@ def targets_of(labels: np.ndarray, classes: int) -> np.ndarray:
     return (labels == np.arange(classes)[:, None]).astype(np.uint8)
 
 
+def _doubles(features: np.ndarray, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Some features in float64 on the device, (n, F); never all of them in float32 beside it."""
+    inputs = torch.empty(len(rows), features.shape[1], dtype=torch.float64, device=device)
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        inputs[part] = torch.from_numpy(features[rows[part]]).to(device)
+    return inputs
+
+
 class LogisticRegression:
     """The problem for one training set; solved for one lambda after another.
 
@@ -131,6 +122,7 @@ class LogisticRegression:
         classes: Number of classes.
         spec: Iterations allowed and tolerance.
         device: Where everything is computed.
+        chosen: Those of the images that are fitted, bool (N,) or int64 (n,); without it, all.
     """
 
     def __init__(
@@ -140,8 +132,11 @@ class LogisticRegression:
         classes: int,
         spec: LogisticSpec | FewShotSpec,
         device: torch.device,
+        chosen: np.ndarray | None = None,
     ) -> None:
-        inputs = torch.from_numpy(features).to(device, torch.float64, copy=True)
+        rows = np.arange(len(labels)) if chosen is None else np.arange(len(labels))[chosen]
+        labels = labels[rows]
+        inputs = _doubles(features, rows, device)
         self.mean = inputs.mean(0)  # (F,)
         inputs -= self.mean
         self.axes = principal_axes(inputs)  # (F, R)
@@ -200,7 +195,7 @@ class LogisticRegression:
             point = self._inner(start.weight, start.bias)
         decay = 10.0**log10_lambda / fine.count
         state = State.at(point)
-        with _few_threads(self.axes.shape[1] * fine.targets.numel()):
+        with few_threads(self.axes.shape[1] * fine.targets.numel()):
             rough = self._judge(decay, self.floor)
             descend(self.rough, state, decay, spec.max_iterations // 2, rough)
             descend(fine, state, decay, spec.max_iterations, self._judge(decay, 0.0))

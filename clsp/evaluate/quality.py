@@ -15,7 +15,7 @@ from clsp.config.quality import QualitySpec
 from clsp.evaluate import closest
 from clsp.evaluate.cache import arrays_on_disk
 from clsp.evaluate.frechet import Moments, moments_of
-from clsp.evaluate.linear import linear_logits, train_linear
+from clsp.evaluate.linear import linear_logits, load_samples, train_linear
 from clsp.evaluate.metrics import write_arrays
 from clsp.evaluate.quality_case import Case, decoded, open_case
 from clsp.evaluate.quality_numbers import Measured, numbers_of, pairs_of
@@ -61,18 +61,10 @@ def _predict(
     if probe is None or labels is None:
         return {}
     known = np.flatnonzero(labels >= 0)
-    features = training[known]
-    if mirrored is not None:
-        features = np.concatenate([features, mirrored])
-    weight, bias = train_linear(
-        probe,
-        features,
-        labels[known],
-        case.classes,
-        seed=case.spec.seed,
-        device=case.device,
-        label=f"linear {case.spec.bank}",
-    )
+    parts = [training[known], *([] if mirrored is None else [mirrored])]
+    samples = load_samples(parts, labels[known], case.classes, case.device)
+    label = f"linear {case.spec.bank}"
+    weight, bias = train_linear(probe, samples, seed=case.spec.seed, label=label)
     shape, step = (len(case.rows), case.candidates.count), closest.block_of(drawn)
     guesses = [
         linear_logits(np.array(drawn[at : at + step]), weight, bias).argmax(1)

@@ -26,7 +26,7 @@ class Pool:
     """Train and validation images of one dataset together, and which of them validate.
 
     Attributes:
-        features: float32 (N, F).
+        features: float32 (N, F), mapped where there is no official validation split.
         labels: int64 (N,), or uint8 (N, classes).
         validates: bool (N,).
         rule: How those were chosen, for the record.
@@ -58,9 +58,9 @@ def _search(
     pool: Pool, task: Task, spec: LogisticSpec, device: torch.device, progress: Progress
 ) -> list[tuple[float, float, Fit]]:
     """Value on validation, log10 of lambda and fit, for the whole grid."""
-    train, val = ~pool.validates, pool.validates
+    val = pool.validates
     problem = LogisticRegression(
-        pool.features[train], pool.labels[train], task.classes, spec, device
+        pool.features, pool.labels, task.classes, spec, device, chosen=~val
     )
     features, labels = pool.features[val], pool.labels[val]
     fit: Fit | None = None

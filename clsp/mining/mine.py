@@ -14,9 +14,10 @@ import torch
 from clsp.config.schema import PairsSpec
 from clsp.data.pairs import PAIR, owner_of
 from clsp.data.prepared import Prepared, open_prepared
-from clsp.mining.nearest import mutual, neighbours, unit
+from clsp.mining.nearest import mutual, neighbours
 from clsp.models.encoder import FILE
 from clsp.models.features import FrozenEncoder, batch_size_for, extract, open_frozen
+from clsp.models.nearest import bank_block, unit
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.manifest import Artefact
@@ -48,14 +49,19 @@ def stored_features(frozen: FrozenEncoder, images: np.ndarray) -> np.ndarray:
         float16 (N, F).
     """
     found = extract(frozen, images, batch_size_for(images), f"features {frozen.run} pairs")
-    return unit(torch.from_numpy(found)).numpy().astype(np.float16)
+    stored = np.empty(found.shape, np.float16)
+    step = bank_block(found)
+    for start in range(0, len(found), step):  # float64 is four times as large as what is stored
+        part = slice(start, start + step)
+        stored[part] = unit(torch.from_numpy(found[part]).double()).numpy().astype(np.float16)
+    return stored
 
 
 def mine(features: np.ndarray, spec: PairsSpec, device: torch.device) -> np.ndarray:
     """Pairs among stored features.
 
     Args:
-        features: float16 (N, F), N > spec.neighbours.
+        features: float16 (N, F), N > spec.neighbours; read block by block.
         spec: Neighbours and threshold.
         device: Where cosines are computed.
 
@@ -65,15 +71,16 @@ def mine(features: np.ndarray, spec: PairsSpec, device: torch.device) -> np.ndar
     Raises:
         ConfigError: If no pair reaches the threshold.
     """
-    units = unit(torch.from_numpy(features).to(device))
-    with Progress("mine pairs", len(units), "image") as progress:
-        rows, cosines = neighbours(units, spec.neighbours, progress.step)
-    left, right, cosine = (part.cpu().numpy() for part in mutual(rows, cosines))
+    passes = -(-len(features) // bank_block(features))
+    with Progress("mine pairs", passes * len(features), "image") as progress:
+        rows, cosines = neighbours(features, spec.neighbours, device, progress.step)
+    left, right, cosine = mutual(rows, cosines)
     kept = cosine >= np.float32(spec.threshold)
     if not kept.any():
         raise ConfigError(
-            f"pairs.threshold: no two of the {len(units)} training images reach {spec.threshold}; "
-            f"the largest cosine of mutual neighbours is {cosine.max(initial=-1):.6f}"
+            f"pairs.threshold: no two of the {len(features)} training images reach "
+            f"{spec.threshold}; the largest cosine of mutual neighbours is "
+            f"{cosine.max(initial=-1):.6f}"
         )
     pairs = np.empty(int(kept.sum()), PAIR)
     pairs["left"], pairs["right"], pairs["cosine"] = left[kept], right[kept], cosine[kept]
@@ -118,7 +125,8 @@ def mine_pairs(
     _check(spec, dataset, len(images))
     stored = stored_features(frozen, images)
     np.save(features, stored, allow_pickle=False)
-    mined = mine(stored, spec, frozen.device)
+    del stored
+    mined = mine(np.load(features, mmap_mode="r", allow_pickle=False), spec, frozen.device)
     np.save(pairs, mined, allow_pickle=False)
     metrics, paired = _metrics(mined, prepared)
     facts: dict[str, Any] = {

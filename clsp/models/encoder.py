@@ -11,6 +11,7 @@ from clsp.config.schema import EncoderSpec
 from clsp.config.strict import parse
 from clsp.runtime.canonical import canonical_json, parse_json
 from clsp.runtime.checkpoint import load_tensors, save_tensors
+from clsp.runtime.device import to_device
 from clsp.runtime.errors import DataError
 from clsp.runtime.manifest import Artefact
 
@@ -130,6 +131,5 @@ def normalise(images: Tensor, statistics: Normalisation) -> Tensor:
     """uint8 (B, H, W, 3) or float [0, 1] (B, 3, H, W) -> normalised float (B, 3, H, W)."""
     if images.dtype == torch.uint8:
         images = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-    mean = torch.tensor(statistics.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(statistics.std, device=images.device).view(1, 3, 1, 1)
-    return (images - mean) / std
+    mean, std = to_device(torch.tensor([statistics.mean, statistics.std]), images.device)  # (3,)
+    return (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)

@@ -7,8 +7,10 @@ and a stem made for 32 px is far out of its scale at 224 (methods.md section 4),
 params.yaml is the choice and the record of it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -166,9 +168,20 @@ def batch_size_for(images: Images) -> int:
     return max(1, min(LARGEST_BATCH, PIXELS // (images.shape[1] * images.shape[2])))
 
 
-def _blocks(images: Images, size: int) -> Iterable[np.ndarray]:
-    for start in range(0, len(images), size):
-        yield np.array(images[start : start + size])  # off the map
+def _blocks(images: Images, size: int, mirrored: bool) -> Iterator[np.ndarray]:
+    """Images block by block; the next is read or decoded while the last one is worked on."""
+
+    def read(start: int) -> np.ndarray:
+        block = images[start : start + size]
+        return np.array(block[:, :, ::-1] if mirrored else block, order="C")  # off the map
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+        starts = iter(range(0, len(images), size))
+        coming = [reader.submit(read, start) for start in islice(starts, 1)]
+        while coming:
+            block = coming.pop().result()
+            coming += [reader.submit(read, start) for start in islice(starts, 1)]
+            yield block
 
 
 def extract(
@@ -183,7 +196,7 @@ def extract(
 
     Args:
         source: From `open_frozen`, for example.
-        images: uint8 (N, H, W, 3); mapped or encoded, one batch is read at a time.
+        images: uint8 (N, H, W, 3); mapped or encoded, one batch is read at a time, and one ahead.
         batch_size: Images per forward pass; changes features by rounding only.
         label: What the progress line says.
         mirrored: Flip every image left to right first.
@@ -199,8 +212,8 @@ def extract(
         into = np.empty((len(images), source.width(images)), np.float32)
     done = 0
     with Progress(label, len(images), "image") as progress:
-        for block in _blocks(images, batch_size):
-            found = source.describe(block[:, :, ::-1].copy() if mirrored else block)
+        for block in _blocks(images, batch_size, mirrored):
+            found = source.describe(block)
             if not np.isfinite(found).all():
                 raise DataError(
                     f"{source.path}: gives features that are not finite; retrain this run"

@@ -40,8 +40,34 @@ def learning_rate(
     return top * (1 + math.cos(math.pi * (place - warmup) / (total - warmup))) / 2
 
 
+def momentum_buffers(optimizer: torch.optim.Optimizer, used: list[Tensor]) -> list[Tensor]:
+    """Momentum of parameters; zero before the first step, which then becomes the gradient."""
+    for parameter in used:
+        if "momentum_buffer" not in optimizer.state[parameter]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return [optimizer.state[parameter]["momentum_buffer"] for parameter in used]
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Give every parameter its buffer before torch's fused SGD takes a step.
+
+    It wants buffers for all parameters of a group or for none, and prototypes that are frozen at
+    first would get theirs later than the rest. The kernel also counts on gradients laid out in
+    memory as their parameters, which autograd sees to.
+    """
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            momentum_buffers(optimizer, [p for p in group["params"] if p.grad is not None])
+
+
 class Lars(torch.optim.Optimizer):
     """Layer-wise adaptive rates with heavy-ball momentum, as in solo-learn (methods.md 1.3).
+
+    Args:
+        groups: Parameters with their settings.
+        trust: Trust coefficient.
+        clip: Whether no rate exceeds the recipe's.
+        fused: Momentum and update of all tensors in one kernel; equal up to rounding.
 
     For a tensor that takes weight decay, r = trust |p| / (|grad| + wd |p| + 1e-8), with clipping
     r = min(r / lr, 1), and d = r (grad + wd p); if either norm is 0, d = grad. A tensor without
@@ -49,8 +75,11 @@ class Lars(torch.optim.Optimizer):
     Groups carry `adapted`, which says whether the first rule holds.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], trust: float, clip: bool) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], trust: float, clip: bool, fused: bool = False
+    ) -> None:
         super().__init__(groups, {"trust": trust, "clip": clip, "adapted": True})
+        self.fused = fused
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:
@@ -62,10 +91,17 @@ class Lars(torch.optim.Optimizer):
             changes = [p.grad for p in used]
             if group["adapted"]:
                 changes = self._adapted(used, changes, group)
-            buffers = [
-                self._buffer(p, change, group) for p, change in zip(used, changes, strict=True)
-            ]
-            torch._foreach_add_(used, buffers, alpha=-group["lr"])
+            buffers = momentum_buffers(self, used)
+            momentum, rate = group["momentum"], group["lr"]
+            if self.fused:
+                torch._fused_sgd_(
+                    used, changes, buffers, weight_decay=0.0, momentum=momentum, lr=rate,
+                    dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
+                )  # fmt: skip
+            else:
+                torch._foreach_mul_(buffers, momentum)
+                torch._foreach_add_(buffers, changes)
+                torch._foreach_add_(used, buffers, alpha=-rate)
 
     @staticmethod
     def _adapted(used: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
@@ -81,14 +117,6 @@ class Lars(torch.optim.Optimizer):
             r * grad + d * p
             for r, d, grad, p in zip(ratio.unbind(), decays.unbind(), grads, used, strict=True)
         ]
-
-    def _buffer(self, parameter: Tensor, change: Tensor, group: dict[str, Any]) -> Tensor:
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = change.clone()
-        else:
-            state["momentum_buffer"].mul_(group["momentum"]).add_(change)
-        return state["momentum_buffer"]
 
 
 def _groups(method: Method) -> list[Group]:
@@ -119,16 +147,26 @@ def _split(group: Group, recipe: RecipeSpec) -> list[dict[str, Any]]:
     return [{**common, **part} for part in parts if part["params"]]
 
 
-def build_optimizer(method: nn.Module, recipe: RecipeSpec) -> torch.optim.Optimizer:
+def build_optimizer(
+    method: nn.Module, recipe: RecipeSpec, fused: bool = False
+) -> torch.optim.Optimizer:
     """The recipe's optimizer over everything that requires a gradient.
 
     The CLSP authors' SGD decays biases and batch norm too, solo-learn's LARS does not (methods.md
     7, 16): `weight_decay_on`. Rates are set by `set_learning_rates`.
+
+    Args:
+        method: What is trained.
+        recipe: Gives the optimizer and its settings.
+        fused: Update all tensors in one kernel; equal up to rounding.
     """
     groups = [part for group in _groups(method) for part in _split(group, recipe)]
     if recipe.lars is not None:
-        return Lars(groups, recipe.lars.trust, recipe.lars.clip)
-    return torch.optim.SGD(groups, lr=recipe.peak, foreach=True)
+        return Lars(groups, recipe.lars.trust, recipe.lars.clip, fused)
+    optimizer = torch.optim.SGD(groups, lr=recipe.peak, foreach=not fused, fused=fused)
+    if fused:
+        optimizer.register_step_pre_hook(_begin_momentum)
+    return optimizer
 
 
 def set_learning_rates(

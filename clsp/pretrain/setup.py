@@ -1,9 +1,12 @@
 """Everything that one pretraining run is built from, and what is refused before training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from clsp.config.execution import ExecutionSpec, switches
 from clsp.config.labels import spec_uses_labels
 from clsp.config.recipe import Normalisation
 from clsp.config.schema import METHODS, POSITIVES, RunSpec
@@ -11,18 +14,30 @@ from clsp.config.strict import parse
 from clsp.data.prepared import Prepared
 from clsp.models.encoder import Encoder
 from clsp.pretrain.anchors import Anchors, load_anchors
+from clsp.pretrain.compiled import compile_networks
 from clsp.pretrain.contract import Method, Moment, Source
 from clsp.pretrain.optim import build_optimizer
+from clsp.pretrain.sharing import check_shared, share
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.registry import load, settings_class
 from clsp.runtime.rng import key_of
 from clsp.runtime.team import ALONE, Team
 
+COMPILER = "inductor"  # torch.compile's own
+
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything one run trains with; nothing in it changes but the method and the optimizer."""
+    """Everything one run trains with; nothing in it changes but the method and the optimizer.
+
+    Attributes:
+        checks_each_step: Look at loss and gradient before each update, which makes the host wait
+            for the device: free on a CPU. Otherwise a step that is not finite is found at the next
+            reading (clsp/pretrain/journal.py).
+        compiler: Backend of torch.compile, or None.
+        own_statistics: From `share`.
+    """
 
     spec: RunSpec
     anchors: Anchors
@@ -32,6 +47,14 @@ class Setup:
     statistics: Normalisation
     view_key: int
     team: Team = ALONE
+    checks_each_step: bool = True
+    compiler: str | None = None
+    own_statistics: Sequence[Tensor] = ()
+
+    @property
+    def execution(self) -> ExecutionSpec:
+        """The switches of the run."""
+        return switches(self.spec.execution)
 
     @property
     def per_epoch(self) -> int:
@@ -100,30 +123,52 @@ def build_source(spec: RunSpec, anchors: Anchors, given: dict[str, list[Artefact
 
 
 def set_up(
-    spec: RunSpec, dataset: Prepared, given: dict[str, list[Artefact]], device: torch.device
+    spec: RunSpec,
+    dataset: Prepared,
+    given: dict[str, list[Artefact]],
+    device: torch.device,
+    team: Team = ALONE,
 ) -> Setup:
     """Build everything, and refuse before training what cannot work.
 
     Raises:
-        ConfigError: If the batch is larger than the data, or options do not fit.
+        ConfigError: If the batch is larger than the data, options do not fit, or several processes
+            cannot share the run.
         DataError: If the bank or pairs belong to another dataset, group ids or labels are missing,
             or the dataset is multi-label.
     """
     groups = settings_class(POSITIVES, spec.positives).uses_groups
-    anchors = load_anchors(dataset, device, any(spec_uses_labels(spec).values()), groups)
+    execution, labels = switches(spec.execution), any(spec_uses_labels(spec).values())
+    anchors = load_anchors(dataset, device, labels, groups, execution)
     batch = spec.recipe.batch_size
     if batch > len(anchors):
         raise ConfigError(
             f"recipe.batch_size {batch} exceeds the {len(anchors)} training images "
             f"of dataset {spec.dataset}"
         )
+    check_shared(spec, team.size)
     source = build_source(spec, anchors, given)
     classes = len(dataset.classes)
     # Channels last: the layout convolutions are fastest in, on CPUs by a fifth.
     method = build_method(spec, classes).to(device, memory_format=torch.channels_last).train()
+    own_statistics = share(method, spec, team)
     statistics = spec.normalisation or Normalisation(
         mean=tuple(dataset.mean), std=tuple(dataset.std)
     )
-    optimizer = build_optimizer(method, spec.recipe)
-    view_key = key_of(spec.seed, "view")
-    return Setup(spec, anchors, source, method, optimizer, statistics, view_key)
+    optimizer = build_optimizer(method, spec.recipe, execution.fused)
+    compiler = COMPILER if execution.compile else None
+    if compiler is not None:
+        compile_networks(method, compiler)
+    return Setup(
+        spec,
+        anchors,
+        source,
+        method,
+        optimizer,
+        statistics,
+        key_of(spec.seed, "view"),
+        team,
+        checks_each_step=device.type == "cpu",
+        compiler=compiler,
+        own_statistics=own_statistics,
+    )

@@ -96,6 +96,8 @@ def _probed(run: Run | Imported) -> dict[str, list[Key]]:
     """The numbers that floors do not yield."""
     dataset = run.judged_on
     probed = [(dataset, "linear", ""), (dataset, "knn", "")]
+    if run.probe.linear.grid:
+        probed.append((dataset, "linear", "best_rate"))
     if run.probe.knn.best_of:
         probed.append((dataset, "knn", "best_of_k"))
     numbers = {"probe-encoder": probed}

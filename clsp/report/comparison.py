@@ -36,8 +36,8 @@ def execution_note(params: Params) -> str:
     if params.execution is None:
         return ""
     return (
-        f"Pretrained in a mode that is not exact ({departures(params.execution)}): a number repeats "
-        "within the spread over seeds, not bit for bit."
+        f"Pretrained in a mode that is not exact ({departures(params.execution)}): a number "
+        "repeats within the spread over seeds, not bit for bit."
     )
 
 

@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from clsp.config.schema import FIGURES, Params
-from clsp.report import style
 from clsp.report.cells import MARKS, marks
 from clsp.report.collect import Name
 from clsp.report.comparison import comparison_notes
@@ -17,6 +14,9 @@ from clsp.report.table import read_frame
 from clsp.runtime import registry
 from clsp.runtime.files import write_atomic
 from clsp.runtime.stage import Files, Input, Outcome, Output
+
+if TYPE_CHECKING:  # drawing takes half a second to import, which no command pays that draws nothing
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Drawing:
         alt: What is seen, for readers who do not see it.
     """
 
-    figure: Figure
+    figure: "Figure"
     columns: tuple[str, ...]
     rows: list[dict[str, Any]]
     caption: str
@@ -40,6 +40,10 @@ class Drawing:
 
 def empty_drawing(reason: str) -> Drawing:
     """A figure that says why there is nothing to draw, instead of none."""
+    from matplotlib.figure import Figure
+
+    from clsp.report import style
+
     figure = Figure(figsize=(style.WIDTH, 1.2))
     figure.text(0.5, 0.5, reason, ha="center", va="center", color=style.GREY)
     return Drawing(figure, ("reason",), [{"reason": reason}], reason, reason)
@@ -74,6 +78,8 @@ def render_figure(
 
     The caption ends with what the labels shown do not share: recipes, and labels.
     """
+    from clsp.report import style
+
     module = registry.load(FIGURES, figure, "figure")
     style.apply_style()
     table = read_frame(frame.path("frame.csv").read_text(encoding="utf-8"))

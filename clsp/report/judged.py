@@ -36,10 +36,10 @@ def columns_of(params: Params) -> list[Column]:
     knn = params.evaluation.knn
     linear = ("offline_linear", "online_linear", "supervised")
     usual = ("knn_k200_max_over_epochs", "knn_k20_max_over_epochs") if knn.k in (20, 200) else ()
-    found = [
-        Column("linear", "", "linear", "", linear),
-        Column(f"kNN, k = {knn.k}", "", "knn", "", usual),
-    ]
+    found = [Column("linear", "", "linear", "", linear)]
+    if params.evaluation.linear.grid:
+        found.append(Column("linear, best rate", "‡", "linear", "best_rate", ()))
+    found.append(Column(f"kNN, k = {knn.k}", "", "knn", "", usual))
     if knn.best_of:
         found.append(Column("kNN, best k", "†", "knn", "best_of_k", ("knn_best_over_k",)))
     return found
@@ -146,6 +146,10 @@ def build_table(
     if not any(c.published is not None for c in cells if c.column == usual):
         compared = [title for title in compared if title != usual]
     notes = _judging_notes(frame)
+    if grid := params.evaluation.linear.grid:
+        rates = ", ".join(f"{rate:g}" for rate in grid.learning_rates)
+        share = f"{100 * grid.validation_fraction:g} % of the training images"
+        notes += [f"‡ the best learning rate of {rates} was chosen on {share} (D35)."]
     if knn := params.evaluation.knn.best_of:
         ks = ", ".join(map(str, knn))
         notes += [f"† the best of k in {ks} was chosen on the test set, as the authors do (D04)."]

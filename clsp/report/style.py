@@ -7,7 +7,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from clsp.report.cells import DEMONSTRATION
@@ -22,6 +21,8 @@ MARKERS = ["o", "s", "^", "D", "v", "P"]
 
 def apply_style() -> None:
     """Set the house style; every figure calls it first."""
+    import seaborn as sns  # with scipy more than a second, which no command pays that draws nothing
+
     sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
     plt.rcParams.update(
         {
@@ -41,6 +42,8 @@ def apply_style() -> None:
 
 def colours(count: int) -> list[tuple[float, float, float]]:
     """Distinct colours that also differ in lightness."""
+    import seaborn as sns  # see apply_style
+
     if count <= 10:
         return list(sns.color_palette("colorblind", count))
     return list(sns.color_palette("viridis", count + count // 4)[:count])  # not the palest

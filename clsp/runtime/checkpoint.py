@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from clsp.runtime.canonical import sha256_file
 from clsp.runtime.errors import DataError
-from clsp.runtime.files import write_atomic
+from clsp.runtime.files import write_atomic, writing
 
 # Seconds between resume states; a matter of the machine, so no parameter of any job.
 SAVE_EVERY = float(os.environ.get("CLSP_SAVE_EVERY", "30"))
@@ -54,20 +55,124 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write resume state so that a crash at any point leaves the previous or the new one whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / "state.pt.partial"
-    with open(fresh, "wb") as stream:
-        torch.save(dict(state), stream)
-        stream.flush()
-        os.fsync(stream.fileno())  # before the pointer to it, which goes to the disk as well
-    digest = sha256_file(fresh)
-    final = folder / f"state-{digest[:16]}.pt"
-    fresh.replace(final)
-    write_atomic(folder / "latest", f"{final.name} {digest}\n")
-    for old in folder.glob("state-*.pt"):
-        if old != final:
-            old.unlink()
+    """Write resume state so that a crash at any point leaves the previous or the new one whole.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / "state.pt.partial"
+        with open(fresh, "wb") as stream:
+            try:
+                torch.save(dict(state), stream)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise DataError(f"{folder}: cannot be written ({error})") from error
+            stream.flush()
+            os.fsync(stream.fileno())  # before the pointer to it, which goes to the disk as well
+        digest = sha256_file(fresh)
+        final = folder / f"state-{digest[:16]}.pt"
+        fresh.replace(final)
+        write_atomic(folder / "latest", f"{final.name} {digest}\n")
+        for old in folder.glob("state-*.pt"):
+            if old != final:
+                old.unlink()
+
+
+def forget_state(folder: Path) -> None:
+    """Let nothing be resumed from a folder whose state no longer fits what lies beside it."""
+    (folder / "latest").unlink(missing_ok=True)
+
+
+def host_copy(value: Any) -> Any:
+    """A copy of state, its tensors on the CPU, that further steps leave alone.
+
+    Copies from a GPU are queued behind the work that is on it; they hold nothing before the device
+    has come that far.
+
+    Args:
+        value: Tensors within dicts, lists and tuples.
+    """
+    match value:
+        case Tensor():
+            source = value.detach()
+            if not source.is_cuda:
+                return source.to("cpu", copy=True)
+            pinned = torch.empty_like(source, device="cpu", pin_memory=True)
+            return pinned.copy_(source, non_blocking=True)
+        case dict():
+            return {key: host_copy(item) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(host_copy(item) for item in value)
+    return value
+
+
+class StateWriter:
+    """Writes resume state in a thread, one state at a time, while training goes on.
+
+    Args:
+        folder: Of the state.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pool = ThreadPoolExecutor(1, "state")
+        self._job: Future[None] | None = None
+
+    def begin(self, state: Mapping[str, Any], before: Callable[[], object] | None = None) -> None:
+        """Copy the state and begin to write it; waits for the write before it, if that is not done.
+
+        Args:
+            state: What to save; may change as soon as this returns.
+            before: Called in the thread first, for what has to be on the disk before the state is.
+
+        Raises:
+            DataError: If the write before it failed.
+        """
+        self.wait()
+        copied = host_copy(dict(state))
+        there = None
+        if torch.cuda.is_initialized():
+            there = torch.cuda.Event()
+            there.record()
+        self._job = self._pool.submit(self._write, copied, there, before)
+
+    def _write(
+        self,
+        state: Mapping[str, Any],
+        there: "torch.cuda.Event | None",
+        before: Callable[[], object] | None,
+    ) -> None:
+        if there is not None:
+            there.synchronize()
+        if before is not None:
+            before()
+        save_state(self.folder, state)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a state is being written."""
+        return self._job is not None and not self._job.done()
+
+    def check(self) -> None:
+        """Raise what went wrong with a write that has ended; never waits."""
+        if not self.busy:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            DataError: If it could not be.
+        """
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
+
+    def close(self) -> None:
+        """Wait, and end the thread; raises as `wait` does."""
+        self._pool.shutdown()
+        self.wait()
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:

@@ -45,8 +45,14 @@ def check_demand(setting: str) -> None:
         )
 
 
-def resolve() -> "torch.device":  # noqa: F821 - torch is imported only when a stage needs it
-    """The torch device of this process.
+def resolve(deterministic: bool = True) -> "torch.device":  # noqa: F821 - torch is imported only when a stage needs it
+    """The torch device of this process; on a GPU, also which kernels torch may choose.
+
+    Args:
+        deterministic: Equal runs on equal hardware give equal bits, and convolutions keep full
+            precision as the authors' do (audit.md 6). Otherwise the fastest kernels are tried out
+            and float32 convolutions may use TF32; matrix products never do, as losses are made of
+            them. A CPU repeats its bits either way.
 
     Raises:
         DataError: If a GPU is demanded and there is none, or torch cannot use the one there is.
@@ -58,19 +64,24 @@ def resolve() -> "torch.device":  # noqa: F821 - torch is imported only when a s
     if setting == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
-        # Equal runs on equal hardware give equal bits, and convolutions keep full precision as
-        # the authors' do (audit.md 6).
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.backends.cudnn.allow_tf32 = not deterministic
         torch.backends.cuda.matmul.allow_tf32 = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
         return torch.device("cuda")
     if setting == "cuda":
         raise DataError(
             f"device: cuda was demanded, but torch {torch.__version__} cannot use the GPU here"
         )
     return torch.device("cpu")
+
+
+def to_device(values: "torch.Tensor", device: "torch.device") -> "torch.Tensor":  # noqa: F821
+    """Copy from the host without waiting for the device: a plain copy would wait for its queue."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def processes() -> int:

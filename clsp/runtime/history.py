@@ -1,39 +1,20 @@
 """The step log of a job: one JSON object per line, kept in step across interruptions."""
 
 import os
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clsp.runtime.canonical import canonical_json, parse_json
 from clsp.runtime.errors import DataError
-
-
-class History:
-    """Appends records to a JSONL file. Every record has an integer `step`, strictly increasing."""
-
-    def __init__(self, path: Path, earlier: list[dict[str, Any]] | None = None) -> None:
-        self.path = path
-        self.records = list(earlier or [])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(canonical_json(r) + "\n" for r in self.records), encoding="utf-8")
-
-    def log(self, step: int, **values: float | int) -> None:
-        """Append one record.
-
-        Raises:
-            ValueError: If the step does not follow the last one, or a value is not finite.
-        """
-        if self.records and step <= self.records[-1]["step"]:
-            raise ValueError(f"step {step} does not follow {self.records[-1]['step']}")
-        record = {"step": step, **values}
-        line = canonical_json(record)
-        self.records.append(record)
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+from clsp.runtime.files import writing
 
 
 class StepLog:
-    """A step log that lies in its file alone, for runs too long to hold it in memory.
+    """A step log that lies in its file alone, however many steps a job takes.
+
+    Every record has an integer `step`, strictly increasing.
 
     Args:
         path: Of the file; what lies beyond `length` was not saved, and is cut off.
@@ -54,7 +35,8 @@ class StepLog:
                 f"delete the folder {path.parent} to start this job anew"
             )
         os.truncate(path, length)
-        records = read_history(path) if length else []
+        self.length = length
+        records = last_records(path, 1) if length else []
         self.last: int = records[-1]["step"] if records else -1
 
     def log(self, step: int, **values: float | int) -> None:
@@ -62,22 +44,57 @@ class StepLog:
 
         Raises:
             ValueError: If the step does not follow the last one, or a value is not finite.
+            DataError: If it cannot be written.
         """
-        if step <= self.last:
-            raise ValueError(f"step {step} does not follow {self.last}")
-        line = canonical_json({"step": step, **values})
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-        self.last = step
+        self.extend([{"step": step, **values}])
+
+    def extend(self, records: Sequence[dict[str, Any]]) -> None:
+        """Append records in one write; all of them, or none where one is refused.
+
+        Raises:
+            ValueError: If a step does not follow the one before, or a value is not finite.
+            DataError: If they cannot be written.
+        """
+        last = self.last
+        for record in records:
+            if record["step"] <= last:
+                raise ValueError(f"step {record['step']} does not follow {last}")
+            last = record["step"]
+        lines = "".join(canonical_json(record) + "\n" for record in records).encode()
+        with writing(self.path), open(self.path, "ab") as stream:
+            stream.write(lines)
+        self.last, self.length = last, self.length + len(lines)
 
     def sync(self) -> int:
         """Bring everything to the disk; returns the length in bytes, for the resume state."""
         with open(self.path, "rb") as stream:
             os.fsync(stream.fileno())
-            return stream.seek(0, os.SEEK_END)
+        return self.length
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """All complete records of a history file; a line that is still being written is left out."""
-    text = path.read_text(encoding="utf-8")
-    return [parse_json(line) for line in text.split("\n")[:-1]]
+    return read_on(path, 0)[0]
+
+
+def read_on(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """Complete records from a byte on, and the byte at which the next one will begin.
+
+    A file that no longer has the end of a record before `start` was cut off by a run that resumed;
+    it is read from its beginning.
+    """
+    with open(path, "rb") as stream:
+        if start:
+            stream.seek(start - 1)
+            start = start if stream.read(1) == b"\n" else 0
+        stream.seek(start)
+        text = stream.read()
+    *lines, rest = text.split(b"\n")
+    return [parse_json(line.decode()) for line in lines], start + len(text) - len(rest)
+
+
+def last_records(path: Path, count: int) -> list[dict[str, Any]]:
+    """The last complete records of a history file, in order; memory grows with `count` alone."""
+    with open(path, encoding="utf-8") as stream:
+        lines = deque((line for line in stream if line.endswith("\n")), maxlen=count)
+    return [parse_json(line) for line in lines]

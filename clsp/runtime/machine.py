@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "sklearn", "scipy", "pandas")
+from clsp.runtime.source import library_versions
+
 VARIABLES = (
     "CLSP_DEVICE",
     "CLSP_PROCESSES",
@@ -77,14 +78,13 @@ def describe_machine(threads: int) -> dict[str, Any]:
     Args:
         threads: That the job computes with.
     """
-    loaded = {name: sys.modules.get(name) for name in PACKAGES}
-    versions = {n: m.__version__ for n, m in loaded.items() if hasattr(m, "__version__")}
-    torch = loaded["torch"] if hasattr(loaded["torch"], "cuda") else None
+    torch = sys.modules.get("torch")
+    torch = torch if hasattr(torch, "cuda") else None
     gpu = _gpu(torch)
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": versions,
+        "versions": library_versions(),
         "threads": threads,
         "device": gpu["name"] if gpu else "cpu",
         "gpu": gpu,

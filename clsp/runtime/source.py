@@ -1,13 +1,26 @@
-"""Which source made a number: commit, whether the tree was clean, and the lock file."""
+"""Which source made a number: commit, whether the tree was clean, lock file and libraries."""
 
+import importlib.util
+import re
 import subprocess
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from clsp.runtime.canonical import sha256_file, sha256_text
 
 ROOT = Path(__file__).parents[2]
+# Module -> distribution of every library that a number goes through.
+LIBRARIES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "diffusers": "diffusers",
+    "numpy": "numpy",
+    "sklearn": "scikit-learn",
+    "scipy": "scipy",
+    "pandas": "pandas",
+}
 
 
 def _git(*arguments: str) -> str | None:
@@ -44,3 +57,31 @@ def lock_digest() -> str | None:
     """sha256 of requirements.lock, or None for an installation without it."""
     lock = ROOT / "requirements.lock"
     return sha256_file(lock) if lock.is_file() else None
+
+
+def _build(module: str) -> str | None:
+    """The version that a module itself states, which of torch names the build ("2.10.0+cu128")."""
+    found = importlib.util.find_spec(module)
+    file = Path(found.origin).with_name("version.py") if found and found.origin else None
+    if file is None or not file.is_file():
+        return None
+    stated = re.search(r"^__version__\b.*?['\"](.+?)['\"]", file.read_text("utf-8"), re.M)
+    return stated and stated[1]
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the numerical libraries that are installed, read without importing any.
+
+    What a job happens to have imported is not asked: libraries import each other, and jobs that
+    share a process find more of them imported than one that runs by itself.
+    """
+    versions = {}
+    for module, distribution in LIBRARIES.items():
+        try:
+            installed = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+        build = _build(module) or ""
+        versions[module] = build if build.startswith(f"{installed}+") else installed
+    return versions

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from clsp.runtime.errors import ClspError, DataError
 from clsp.runtime.files import write_atomic
 
 FAILURE = "failure-of-process-{rank}.json"
+LOOK_EVERY = 0.2  # seconds between looks at whether a process has ended
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,29 @@ class Team:
         shaped = [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
         torch._foreach_copy_(list(gradients), shaped)
 
+    def part(self, whole: Tensor) -> Tensor:
+        """This process's rows of (B, ...): the rank-th of `size` equal parts, in order."""
+        return whole.tensor_split(self.size)[self.rank] if self.size > 1 else whole
+
+    def collect(self, part: Tensor) -> Tensor:
+        """The rows of all processes, by rank: (B / size, ...) -> (B, ...). Carries no gradient."""
+        if self.size == 1:
+            return part
+        part = part.detach().contiguous()
+        whole = part.new_empty((self.size * len(part), *part.shape[1:]))
+        dist.all_gather_into_tensor(whole, part)
+        return whole
+
+    def follow(self, buffers: Sequence[Tensor]) -> None:
+        """Replace buffers by those of process 0, in one message that holds every kind exactly."""
+        if self.size == 1 or not buffers:
+            return
+        flat = torch.cat([buffer.reshape(-1).double() for buffer in buffers])
+        dist.broadcast(flat, 0)
+        parts = flat.split([buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view(buffer.shape))
+
     def largest(self, number: int) -> int:
         """The largest of one integer per process, agreed on the CPU: no device waits for it."""
         if self.size == 1:
@@ -122,6 +147,9 @@ def _work(work: Callable[[Any, Team], Any], job: Any, folder: Path) -> Any:
         sys.exit(expected.exit_code)
     except Exception:
         traceback.print_exc()
+        # When a process dies, those that wait for it fail here. The launcher names the first of
+        # those that it finds ended in one look, so the one that died has to be found alone.
+        time.sleep(5 * LOOK_EVERY)
         sys.exit(1)
 
 
@@ -185,7 +213,7 @@ def launch(work: Callable[[Any, Team], Any], job: Any, size: int, folder: Path, 
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,  # a job that failed is started again by whoever schedules it
-        monitor_interval=0.2,
+        monitor_interval=LOOK_EVERY,
         start_method="spawn",
     )
     taken = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

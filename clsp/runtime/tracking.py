@@ -9,6 +9,7 @@ reached is reported and does not stop a job: the manifest then records no run, a
 import argparse
 import contextlib
 import fcntl
+import importlib
 import logging
 import os
 import sqlite3
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from clsp.runtime.canonical import sha256_json
-from clsp.runtime.history import read_history
+from clsp.runtime.history import read_on
 
 URI = "MLFLOW_TRACKING_URI"  # unset: nothing is mirrored
 EXPERIMENT = "CLSP_EXPERIMENT"
+INIT = "track-init"  # the command that creates the store
 MIRRORED = (
     "train-denoiser",
     "gather-bank",
@@ -51,6 +53,14 @@ def _client(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
+
+
+def prepare(command: str) -> None:
+    """Import what mirroring a job, or creating the store for it, takes."""
+    uri = os.environ.get(URI)
+    if uri and (command in MIRRORED or (command == INIT and not _is_ready(uri))):
+        importlib.import_module("mlflow.tracking")
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 def _find(client: Any, experiment: str, key: str) -> Any | None:
@@ -130,6 +140,8 @@ class Mirror:
         self.client: Any = None
         self.run_id: str | None = None
         self.logged = -1  # last step already in MLflow
+        self.place = 0  # in the step log: what lies before has been read
+        self.held: list[dict[str, Any]] = []  # the record of an epoch that goes on
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.thread: threading.Thread | None = None
@@ -195,8 +207,10 @@ class Mirror:
 
         if self.history is None or not self.history.exists():
             return
+        # While the job runs only what is new is read; at the end all, should an update have failed.
+        found, place = read_on(self.history, 0 if final else self.place)
         last: dict[int, dict[str, Any]] = {}  # the last record of each epoch
-        for record in read_history(self.history):
+        for record in found if final or place < self.place else [*self.held, *found]:
             last[record.get("epoch", record["step"])] = record
         records = list(last.values()) if final else list(last.values())[:-1]
         now = int(time.time() * 1000)
@@ -211,6 +225,7 @@ class Mirror:
             self.client.log_batch(self.run_id, metrics=points[start : start + LIMIT])
         if records:
             self.logged = max(self.logged, records[-1]["step"])
+        self.place, self.held = place, list(last.values())[-1:]
 
     def finish(self, metrics: dict[str, float | int], history: Path | None) -> None:
         """Mirror what is left and the final metrics, and end the run.
@@ -270,7 +285,8 @@ def main(argv: list[str]) -> int:
     uri = os.environ.get(URI)
     if uri:
         try:
-            _prepare(uri)
+            if not _is_ready(uri):
+                ensure_store()
         except Exception as error:  # the mirror must never harm the workflow
             log.warning(
                 "MLflow mirror: %s cannot be used (%s); results are complete without it",
@@ -280,12 +296,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _prepare(uri: str) -> None:
+def _is_ready(uri: str) -> bool:
+    """Whether a local store has the experiment, found without the seconds that MLflow takes."""
     database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and database.exists():
-        name = os.environ.get(EXPERIMENT, "clsp")
+    if not uri.startswith("sqlite:///") or not database.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(database)) as store:
         query = "select 1 from experiments where name = ?"
-        with contextlib.closing(sqlite3.connect(database)) as store:
-            if store.execute(query, (name,)).fetchone():
-                return  # spares the seconds that importing mlflow takes
-    ensure_store()
+        return bool(store.execute(query, (os.environ.get(EXPERIMENT, "clsp"),)).fetchone())

@@ -13,7 +13,7 @@ from clsp.runtime.errors import DataError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.progress import Progress
 from clsp.runtime.stage import Input, Inputs, Outcome, Output
-from clsp.synthesis.shard import anchors_of, parse_shard
+from clsp.synthesis.parts import anchors_of, parse_shard
 from clsp.synthesis.storage import ArrayFile, open_anchors, release
 
 BLOCK = 1 << 22  # bytes of candidates looked at together

@@ -1,6 +1,5 @@
 """Stage generate-shard: candidates for a contiguous part of the anchors, streamed to disk."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -16,38 +15,15 @@ from clsp.diffusion.pixels import to_signed
 from clsp.models.denoiser import Denoiser, load_denoiser
 from clsp.runtime.canonical import sha256_json
 from clsp.runtime.device import resolve
-from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.errors import DataError
 from clsp.runtime.progress import Progress
 from clsp.runtime.registry import load
 from clsp.runtime.stage import Input, Outcome, Output, Scratch
 from clsp.synthesis.contract import Request
 from clsp.synthesis.network import MEMORY_FORMAT, Network, images_at_once
+from clsp.synthesis.parts import anchors_of
 from clsp.synthesis.storage import open_anchors, release
 from clsp.synthesis.stream import ARRAY, Writer, open_stream
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Split "I-of-N" into 1-based I and N.
-
-    Raises:
-        ConfigError: If it is not of that form, or I is not in 1..N.
-    """
-    match = re.fullmatch(r"(\d+)-of-(\d+)", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ConfigError(f'--shard: expected I-of-N with 1 <= I <= N, found "{text}"')
-    return int(match[1]), int(match[2])
-
-
-def anchors_of(shard: str, anchors: int) -> tuple[int, int]:
-    """First anchor of a shard and the one after its last, when N shards split them evenly.
-
-    Raises:
-        ConfigError: If the shard's name is malformed, or there are more shards than anchors.
-    """
-    number, count = parse_shard(shard)
-    if count > anchors:
-        raise ConfigError(f"--shard {shard}: more shards than the {anchors} anchors")
-    return anchors * (number - 1) // count, anchors * number // count
 
 
 def batches(

@@ -27,7 +27,7 @@ def test_probes_follow_and_training_does_not():
     before, after = (next(iter(expand_runs(p).values())) for p in (plain, moved))
     assert (after.spec, after.slug) == (before.spec, before.slug)
     assert (before.judged_on, after.judged_on) == ("digits", "target-mini")
-    assert [task for task, *_ in expected_numbers(after)["probe-encoder"]] == ["target-mini"] * 3
+    assert [task for task, *_ in expected_numbers(after)["probe-encoder"]] == ["target-mini"] * 4
     assert plan.prepare_job(moved, "digits") == plan.prepare_job(plain, "digits")
 
 

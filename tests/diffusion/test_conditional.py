@@ -10,8 +10,9 @@ from training import WEIGHTS, run, written
 from tree_params import PARAMS, tiny_params
 
 from clsp.data.check import Counts, find_problems
-from clsp.diffusion import feed, loop, state, team
+from clsp.diffusion import feed, loop, state
 from clsp.models.denoiser import build_denoiser
+from clsp.runtime import team
 from clsp.runtime.canonical import canonical_json, sha256_array
 from clsp.runtime.checkpoint import load_tensors, tensors_sha256
 from clsp.runtime.errors import ConfigError

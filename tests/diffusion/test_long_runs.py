@@ -132,6 +132,44 @@ def test_no_state_holds_what_is_not_finite(dataset, tmp_path, monkeypatch):
     assert all(torch.isfinite(t).all() for t in [*kept["unet"].values(), *kept["ema"].values()])
 
 
+def test_a_spec_tried_in_between_leaves_nothing_to_mix(dataset, tmp_path, monkeypatch):
+    """It took over the log of the first one, whose state must then not be continued."""
+    first, other = denoiser_spec(epochs=3), denoiser_spec(epochs=3, seed=1)
+    whole = run(first, dataset, tmp_path / "whole")
+
+    class Killed(BaseException):
+        """Stands for a SIGKILL: nothing is saved."""
+
+    def die(self, *_):
+        raise Killed
+
+    tried = tmp_path / "tried"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_EVERY", 0)
+        patch.setattr(loop.Loop, "advance", _dying_after(loop.Loop.advance, 2, Killed))
+        with pytest.raises(Killed):
+            run(first, dataset, tried)
+    assert load_state(tried / "scratch") is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "advance", die)
+        with pytest.raises(Killed):
+            run(other, dataset, tried)
+    assert load_state(tried / "scratch") is None
+    again = run(first, dataset, tried)
+    assert again.facts["tensors_sha256"] == whole.facts["tensors_sha256"]
+    logs = [read_history(folder / "history.jsonl") for folder in (tmp_path / "whole", tried)]
+    assert logs[0] == logs[1]
+
+
+def _dying_after(advance, steps, error):
+    def counted(self):
+        if self.training.step == steps:
+            raise error
+        return advance(self)
+
+    return counted
+
+
 def test_a_log_shorter_than_its_state_is_refused(tmp_path):
     log = StepLog(tmp_path / "h.jsonl")
     log.log(0, loss=1.0)

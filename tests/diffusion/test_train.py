@@ -12,7 +12,7 @@ from diffusing import denoiser_spec, write_dataset
 from encoding import as_encoded
 from training import WEIGHTS, child, run, written
 
-from clsp.data import prepared
+from clsp.data import prepared, streaming
 from clsp.diffusion import feed, loop, schedule
 from clsp.models.denoiser import load_denoiser
 from clsp.runtime.checkpoint import load_state, load_tensors, tensors_sha256
@@ -257,6 +257,6 @@ def test_loss_that_is_not_finite_stops_before_the_update(trained, tmp_path, monk
 
 def test_images_too_large_for_memory_are_read_from_their_file(trained, tmp_path, monkeypatch):
     folder, _, dataset = trained
-    monkeypatch.setattr(feed, "RESIDENT_BYTES", 9 * 8 * 8 * 3 - 1)
+    monkeypatch.setattr(streaming, "RESIDENT_BYTES", 9 * 8 * 8 * 3 - 1)
     run(denoiser_spec(), dataset, tmp_path)
     assert written(tmp_path) == written(folder)

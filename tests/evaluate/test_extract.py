@@ -194,6 +194,20 @@ def test_another_run_or_stage_is_no_cache(
         open_features(run, SLUG)
 
 
+def test_cached_features_are_mapped_and_written_to_in_memory_alone(
+    make_dataset: Make, make_run: Make, make_features: Make
+) -> None:
+    artefact = make_features(make_run(), [make_dataset("b")])
+    cached, path = open_features(artefact, SLUG), artefact.path("features.safetensors")
+    before, stored = path.read_bytes(), load_file(path)
+    found = cached.get("b", "train")
+    assert isinstance(found, np.memmap)
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(cached.get("b", split), stored[f"b/{split}"])
+    found[:] = 0
+    assert path.read_bytes() == before
+
+
 def test_a_manifest_without_facts_is_named(
     make_dataset: Make, make_run: Make, make_features: Make
 ) -> None:
@@ -216,7 +230,7 @@ def test_features_that_are_not_there_or_damaged_are_named(
     save_file({"b/train": np.zeros((40, 32), np.float32), "b/test": np.zeros(24)}, path)
     with pytest.raises(DataError, match=r"b/train: features of 40 images, .* has 48 labelled"):
         cached.of(open_task(dataset), "train")
-    with pytest.raises(DataError, match=r"b/test: expected float32 \(N, F\), found float64"):
+    with pytest.raises(DataError, match=r"b/test: expected F32 \(N, F\), found F64"):
         cached.get("b", "test")
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(DataError, match=r"features.safetensors: not a readable feature file"):

@@ -8,7 +8,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from clsp.evaluate import knn
-from clsp.evaluate.knn import neighbours, votes
+from clsp.evaluate.knn import votes
+from clsp.models.nearest import neighbours
 
 CPU = torch.device("cpu")
 
@@ -52,14 +53,14 @@ def test_predictions_equal_scikit_learn() -> None:
     np.testing.assert_array_equal(found, reference.predict(test))
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, _, test = draw()
-    whole = neighbours(train, test, 10, CPU)
-    monkeypatch.setattr(knn, "BLOCK", 3 * len(train))
-    blocks = neighbours(train, test, 10, CPU)
-    np.testing.assert_array_equal(whole[1], blocks[1])
-    np.testing.assert_allclose(whole[0], blocks[0], atol=1e-6)
-    assert blocks[1].dtype == np.int64
+def test_votes_are_the_same_however_many_are_counted_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train, labels, test = draw()
+    cosines, rows = neighbours(train, test, 10, CPU)
+    whole = votes(cosines, labels[rows], 4, 10, 0.07)
+    monkeypatch.setattr(knn, "VOTES", 3 * 4)
+    np.testing.assert_array_equal(votes(cosines, labels[rows], 4, 10, 0.07), whole)
 
 
 def test_scale_of_features_does_not_matter() -> None:

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from clsp.config.evaluation import KnnSpec, LinearSpec, ProbeSpec
+from clsp.evaluate.labelled import open_task
+from clsp.evaluate.linear import decay_of, initial_layer, rows_of_epoch
 from clsp.evaluate.probe import probe_encoder
 from clsp.job import Call, run
+from clsp.models.features import open_frozen
 from clsp.runtime.canonical import canonical_json
+from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.stage import Outcome
@@ -88,6 +93,38 @@ def test_results_follow_from_the_stored_logits(
         "knn_best_of_k/top1": results[2]["value"],
     }
     assert results[0]["value"] > 80  # prototypes with little noise; chance is 33
+
+
+def test_the_cached_flips_give_what_running_the_encoder_in_every_epoch_gives(
+    tmp_path: Path, make_dataset: Make, make_run: Make, make_features: Make
+) -> None:
+    dataset, encoder = make_dataset(), make_run()
+    features = make_features(encoder, [dataset], own="digits", mirrored=True)
+    spec = SPEC.model_copy(update={"linear": SPEC.linear.model_copy(update={"flip": True})})
+    probe(tmp_path / "out", features, dataset, spec)
+
+    frozen, task, linear = open_frozen(encoder, SLUG, resolve()), open_task(dataset), spec.linear
+    images, labels = np.array(task.train.images), torch.from_numpy(task.train.labels)
+    layer = torch.nn.Linear(32, 3)
+    with torch.no_grad():
+        for own, drawn in zip(layer.parameters(), initial_layer(32, 3, spec.seed), strict=True):
+            own.copy_(drawn)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=linear.learning_rate)
+    for epoch in range(linear.epochs):
+        optimizer.param_groups[0]["lr"] = linear.learning_rate * decay_of(linear, epoch)
+        order = rows_of_epoch(linear, 48, spec.seed, epoch)
+        for rows in np.split(order, range(16, 48, 16)):
+            batch = images[rows % 48]
+            batch[rows >= 48] = batch[rows >= 48][:, :, ::-1]  # flipped, then seen by the encoder
+            logits = layer(torch.from_numpy(frozen.describe(batch)))
+            loss = torch.nn.functional.cross_entropy(logits, labels[rows % 48])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    expected = layer(torch.from_numpy(frozen.describe(np.array(task.test.images))))
+    with np.load(tmp_path / "out" / "linear.npz") as stored:
+        np.testing.assert_allclose(stored["logits"], expected.detach(), rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(stored["logits"].argmax(1), expected.argmax(1))
 
 
 def test_k_beyond_the_training_set(tmp_path: Path, make_dataset: Make, cache: Make) -> None:

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from clsp.mining import nearest
-from clsp.mining.nearest import highest, mutual, neighbours, unit
+from clsp.mining.nearest import mutual, neighbours
+from clsp.models import nearest
+from clsp.models.nearest import unit
+
+CPU = torch.device("cpu")
 
 
 def naive(units, count):
@@ -31,30 +34,25 @@ def test_pairs_equal_a_naive_search(monkeypatch, count, rows):
     features = stream.normal(size=(40, 3)).astype(np.float16)
     features[[5, 9, 30]] = features[2]  # equal images tie
     features[11] = 0  # a dead feature is at right angles to everything
-    monkeypatch.setattr(nearest, "BLOCK", rows * len(features))
-    units = unit(torch.from_numpy(features))
-    left, right, cosine = mutual(*neighbours(units, count))
-    expected = naive(units, count)
+    monkeypatch.setattr(nearest, "NUMBERS", rows * 3)  # of the bank in a block
+    left, right, cosine = mutual(*neighbours(features, count, CPU))
+    expected = naive(unit(torch.from_numpy(features).double()), count)
     assert list(zip(left.tolist(), right.tolist(), strict=True)) == sorted(expected)
     np.testing.assert_allclose(cosine, [expected[pair] for pair in sorted(expected)], atol=1e-6)
 
 
-def test_of_equal_values_the_lower_columns_win():
-    values = torch.tensor([[1.0, 3.0, 2.0, 3.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
-    assert highest(values, 3).tolist() == [[1, 2, 3], [0, 1, 2]]
-    assert highest(values, 4).tolist() == [[1, 2, 3, 4], [0, 1, 2, 3]]
-
-
-def test_the_sum_of_all_blocks_is_reported():
+def test_every_pass_over_all_images_is_reported(monkeypatch):
+    monkeypatch.setattr(nearest, "NUMBERS", 4 * 6)
     done = []
-    neighbours(unit(torch.randn(10, 4)), 2, done.append)
-    assert sum(done) == 10
+    features = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float16)
+    neighbours(features, 2, CPU, done.append)
+    assert sum(done) == 2 * 10  # blocks of 6 and 4
 
 
 def test_equal_features_are_equally_near_in_every_block(monkeypatch):
-    features = torch.randn(300, 64).repeat(2, 1)
-    monkeypatch.setattr(nearest, "BLOCK", 77 * 600)
-    rows, cosines = neighbours(unit(features), 1)
+    features = np.tile(np.random.default_rng(0).normal(size=(300, 64)), (2, 1))
+    monkeypatch.setattr(nearest, "NUMBERS", 77 * 64)
+    rows, cosines = neighbours(features, 1, CPU)
     assert rows[:300, 0].tolist() == list(range(300, 600))
     assert rows[300:, 0].tolist() == list(range(300))
-    assert torch.equal(cosines, torch.ones(600, 1))
+    np.testing.assert_array_equal(cosines, np.ones((600, 1)))

@@ -1,5 +1,8 @@
 """Batches: the same interface over pixels and files, positives of any size, batches made ahead."""
 
+import threading
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +10,10 @@ import torchvision.transforms as T
 import torchvision.transforms.functional as F
 from pairing import write_pairs
 from pretraining import NOTHING, RECIPE, make_prepared, make_spec, write_bank, write_encoded
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clsp.config.schema import POSITIVES
-from clsp.data import stores
+from clsp.data import stores, streaming
 from clsp.data.catalog import UNLABELLED
 from clsp.data.prepared import Prepared, open_prepared
 from clsp.data.views import CROP, FLIP, draw, draw_boxes, make_views, recolour
@@ -180,6 +184,110 @@ def test_a_damaged_image_stops_the_run_with_its_name(encoded, monkeypatch):
     monkeypatch.setattr(encoded.images.file, "content", lambda row: content(row)[:20])
     with pytest.raises(DataError, match=r"images\.arrow: image \d+: not a readable image"):
         Feed(setup).batch(0)
+
+
+@both_recipes
+@pytest.mark.parametrize("positives", names(POSITIVES))
+def test_pixels_that_are_streamed_are_those_on_the_device(tmp_path, monkeypatch, positives, recipe):
+    made = make_prepared()
+    prepared = Prepared(made.images, made.labels, {**made.card, "groups": [0, 1] * 10})
+    given = given_for(positives, prepared, tmp_path)
+    setup = ready(prepared, positives, given, recipe=recipe)
+    assert isinstance(setup.anchors.store, stores.Resident)
+    monkeypatch.setattr(streaming, "RESIDENT_BYTES", prepared.split("train").images.nbytes - 1)
+    streamed = ready(prepared, positives, given, recipe=recipe)
+    assert isinstance(streamed.anchors.store, stores.Streamed)
+    for one, other in zip(collect(setup), collect(streamed), strict=True):
+        assert torch.equal(one.index, other.index)
+        shown = zip([*one.views, one.positive], [*other.views, other.positive], strict=True)
+        assert all(a is b or torch.equal(a, b) for a, b in shown)
+
+
+class Watched:
+    """Stands for an array, and remembers what was read of it and by which thread."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.nbytes, self.read = images, images.shape, 1 << 60, []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return Watched(self.images[place])
+        self.read.append((place, threading.current_thread().name))
+        return self.images[place]
+
+
+def test_each_image_of_a_batch_is_read_once_in_order_one_batch_ahead():
+    made = make_prepared()
+    split, store = make_prepared().split("train"), None
+    setup = ready(made, "same_class")
+    watched = Watched(split.images)
+    store = stores.open_store(watched, CPU)
+    feed = Feed(replace(setup, anchors=replace(setup.anchors, store=store)))
+    for step in range(setup.steps):
+        batch = feed.batch(step)
+        streaming._reader().submit(int).result()  # all that was begun is done
+        assert len(watched.read) == min(step + 2, setup.steps)
+        rows, thread = watched.read[step]
+        partners = setup.source.batch(batch.index, step // setup.per_epoch).rows
+        assert rows.tolist() == sorted({*batch.index.tolist(), *partners.tolist()})
+        assert thread.startswith("read")
+
+
+def test_candidates_that_stay_on_disk_are_read_one_batch_ahead(tmp_path):
+    prepared = make_prepared()
+    setup = ready(prepared, "bank", given_for("bank", prepared, tmp_path))
+    watched = setup.source.mapped = Watched(setup.source.mapped)
+    feed = Feed(setup)
+    for step in range(setup.steps):
+        batch = feed.batch(step)
+        streaming._reader().submit(int).result()
+        assert len(watched.read) == min(step + 2, setup.steps)
+        (rows, candidates), thread = watched.read[step]
+        assert rows.tolist() == batch.index.tolist() and thread.startswith("read")
+        chosen = setup.source.choose(batch.index, step // setup.per_epoch)
+        assert candidates.tolist() == chosen.tolist()
+
+
+def test_a_file_that_cannot_be_read_stops_the_run(tmp_path):
+    class Broken(Watched):
+        def __getitem__(self, place):
+            raise OSError("input/output error")
+
+    setup = ready(make_prepared())
+    store = stores.open_store(Broken(make_prepared().images), CPU)
+    feed = Feed(replace(setup, anchors=replace(setup.anchors, store=store)))
+    with pytest.raises(OSError, match="input/output error"):
+        feed.batch(0)
+
+
+class Copies(TorchDispatchMode):
+    """Remembers what is copied from the CPU to a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        made = operation(*args, **(kwargs or {}))
+        if operation is torch.ops.aten._to_copy.default and args[0].device.type != made.device.type:
+            self.shapes.append(tuple(args[0].shape))
+        return made
+
+
+def test_no_step_reads_from_the_device_or_copies_to_it():
+    """On the meta device a tensor has no values, so reading one would fail."""
+    views = {**VIEWS, "interpolation": "bicubic", "blur": {"probability": 0.5, "sigma": [0.1, 2.0]}}
+    spec, prepared = make_spec(recipe={"views": views}), make_prepared()
+    feed = Feed(set_up(spec, prepared, NOTHING, torch.device("meta")))
+    with Copies() as copied:
+        assert feed.batch(0).views[0].shape == (8, 3, 8, 8)
+    assert copied.shapes[0] == (20,)  # the order of the epoch
+    with Copies() as copied:
+        assert feed.batch(1).positive.shape == (8, 3, 8, 8)
+    assert set(copied.shapes) == {(2, 3)}  # mean and deviation, from pinned memory
 
 
 def test_labels_are_needed_only_where_they_are_used():

@@ -27,9 +27,11 @@ from clsp.pretrain import resume as resume_module
 from clsp.pretrain.resume import Position, Resume
 from clsp.pretrain.run import pretrain_encoder
 from clsp.pretrain.setup import set_up
+from clsp.runtime import checkpoint
 from clsp.runtime.checkpoint import load_state, load_tensors
-from clsp.runtime.errors import DataError, DivergedError
+from clsp.runtime.errors import ConfigError, DataError, DivergedError
 from clsp.runtime.history import read_history
+from clsp.runtime.team import Team
 
 CPU = torch.device("cpu")
 
@@ -115,6 +117,65 @@ def test_resume_of_a_run_on_encoded_images(tmp_path, monkeypatch, step):
     assert_equal_runs(straight, resumed)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_saves_first(tmp_path, monkeypatch, number):
+    """Not a step is lost, however long ago state was saved."""
+    monkeypatch.setattr(resume_module, "SAVE_EVERY", 1e9)
+    dataset, scratch = write_dataset(tmp_path / "toy"), tmp_path / "scratch"
+    straight = outputs(tmp_path / "straight", tmp_path / "other")
+    expected = pretrain_encoder(make_spec(), dataset, [], [], **straight)
+    real = loop.train_step
+
+    def told(setup, batch, step):
+        if step == 4:
+            os.kill(os.getpid(), number)
+        return real(setup, batch, step)
+
+    ended = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    with monkeypatch.context() as patch, pytest.raises(ended) as caught:
+        patch.setattr(loop, "train_step", told)
+        pretrain_encoder(make_spec(), dataset, [], [], **outputs(tmp_path / "dead", scratch))
+    assert number == signal.SIGINT or caught.value.code == 128 + number
+    assert load_state(scratch)["step"] == 5
+    resumed = outputs(tmp_path / "resumed", scratch)
+    assert pretrain_encoder(make_spec(), dataset, [], [], **resumed) == expected
+    assert_equal_runs(straight, resumed)
+
+
+def test_state_that_cannot_be_written_ends_the_run_and_says_where(tmp_path, monkeypatch):
+    def full(folder, state):
+        raise DataError(f"{folder}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(checkpoint, "save_state", full)
+    paths = outputs(tmp_path / "run", tmp_path / "scratch")
+    with pytest.raises(DataError, match=r"scratch: cannot be written .*No space left"):
+        pretrain_encoder(make_spec(), write_dataset(tmp_path / "toy"), [], [], **paths)
+    assert not paths["encoder"].exists()
+
+
+def test_state_of_another_number_of_processes_is_refused(tmp_path):
+    setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
+    alone = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
+    alone.save(Position(step=3))
+    alone.close()
+    two = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer, Team(0, 2))
+    told = r"scratch, after step 3, is of 1 processes, but this job has 2.*delete the folder"
+    with pytest.raises(ConfigError, match=told):
+        two.restore()
+
+
+def test_of_several_processes_the_one_that_writes_decides_when(tmp_path):
+    setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
+    first, second = (
+        Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer, Team(rank, 2))
+        for rank in (0, 1)
+    )
+    assert first.due() and not second.due()
+    first.save(Position(step=2))
+    first.close()
+    assert "after step 2, is kept in" in first.kept and "process 0 saved last" in second.kept
+
+
 def test_state_of_another_spec_or_dataset_is_not_resumed(tmp_path, monkeypatch):
     dataset, scratch = write_dataset(tmp_path / "toy"), tmp_path / "scratch"
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -124,6 +185,11 @@ def test_state_of_another_spec_or_dataset_is_not_resumed(tmp_path, monkeypatch):
     other = make_spec(recipe={"learning_rate": 0.01})
     fresh = outputs(tmp_path / "fresh", tmp_path / "none")
     after = outputs(tmp_path / "after", scratch)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, 0)
+        pretrain_encoder(other, dataset, [], [], **outputs(tmp_path / "dead too", scratch))
+    # Its step log took the place of the one that the old state counts on.
+    assert load_state(scratch) is None
     pretrain_encoder(other, dataset, [], [], **fresh)
     pretrain_encoder(other, dataset, [], [], **after)
     assert_equal_runs(fresh, after)
@@ -133,6 +199,7 @@ def test_corrupt_state_is_refused(tmp_path):
     setup = set_up(make_spec(), make_prepared(), NOTHING, CPU)
     resume = Resume(tmp_path / "scratch", "x", setup.method, setup.optimizer)
     resume.save(Position(step=1))
+    resume.close()
     (state,) = (tmp_path / "scratch").glob("state-*.pt")
     state.write_bytes(state.read_bytes()[:-10])
     with pytest.raises(DataError, match="corrupt resume checkpoint"):
@@ -145,9 +212,9 @@ def test_weights_that_are_not_finite_never_replace_the_last_good_state(tmp_path)
     resume.save(Position(step=1))
     with torch.no_grad():
         setup.method.encoder.conv1.weight[0] = torch.nan
-    told = r"step 2: encoder.conv1.weight is no longer finite.*last good state, after step 1"
-    with pytest.raises(DivergedError, match=told):
+    with pytest.raises(DivergedError, match=r"step 2: encoder.conv1.weight is no longer finite"):
         resume.save(Position(step=2))
+    assert "the last good state, after step 1, is kept in" in resume.kept
     assert load_state(tmp_path / "scratch")["step"] == 1
 
 
@@ -158,6 +225,7 @@ def test_only_state_of_this_run_counts_as_kept(tmp_path):
     )
     assert mine.kept == "no state had been saved yet"
     other.save(Position(step=7))
+    other.close()
     assert mine.kept == "no state had been saved yet"
     assert "after step 7, is kept in" in other.kept
 

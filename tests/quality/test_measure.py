@@ -14,7 +14,7 @@ from clsp.data.bank import other_anchors
 from clsp.data.encoded import EncodedImages
 from clsp.data.prepared import open_prepared
 from clsp.evaluate import closest
-from clsp.evaluate.linear import linear_logits, train_linear
+from clsp.evaluate.linear import linear_logits, load_samples, train_linear
 from clsp.models.features import open_frozen
 from clsp.runtime.errors import ConfigError, DataError
 
@@ -145,7 +145,8 @@ def test_the_probe_and_its_accuracy_on_the_anchors(measured, tmp_path, images, c
     labels = np.arange(N) % 3
     train = _features(tmp_path, images).astype(np.float32)
     drawn = _features(tmp_path, candidates[ROWS]).astype(np.float32)
-    layer = train_linear(PROBE, train, labels, 3, seed=0, device=torch.device("cpu"), label="again")
+    samples = load_samples([train], labels, 3, torch.device("cpu"))
+    layer = train_linear(PROBE, samples, seed=0, label="again")
     guess = linear_logits(drawn, *layer).argmax(1).reshape(M, K)
     right = labels[ROWS]
     for k in (1, K):

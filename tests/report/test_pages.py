@@ -9,11 +9,13 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from results_tree import REPO, TreeBuilder, tiny_params
 
 from clsp.report.cells import DEMONSTRATION
 from clsp.report.collect import COLUMNS, build_frame
+from clsp.report.table import render
 from clsp.runtime.manifest import read_manifest
 
 
@@ -51,13 +53,31 @@ def test_frame_has_one_row_per_number(built: TreeBuilder) -> None:
     with open(built.reports / "frame.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert tuple(rows[0]) == COLUMNS
-    assert len(rows) == 6 * 4
+    assert len(rows) == 6 * 5
     assert {row["status"] for row in rows} == {"done"}
     assert (
-        len({tuple(row[c] for c in ("run", "task", "protocol", "variant")) for row in rows}) == 24
+        len({tuple(row[c] for c in ("run", "task", "protocol", "variant")) for row in rows}) == 30
     )
     manifest = built.results / rows[0]["manifest"]
     assert read_manifest(manifest).stage == "probe-encoder"
+
+
+def test_the_best_rate_stands_beside_the_headline_and_says_how_it_was_chosen(
+    built: TreeBuilder,
+) -> None:
+    frame = (built.reports / "frame.csv").read_text()
+    table, texts = render(built.params, "main", frame, REPO / "reports/spec/published.yaml")
+    assert table.columns[:2] == [("linear", ""), ("linear, best rate", "‡")]
+    row = table.rows["digits", "tiny", "SimCLR"]
+    chosen = {cell.column: cell.variant for cell in row.values()}
+    assert (chosen["linear"], chosen["linear, best rate"]) == ("", "best_rate")
+    assert "‡ the best learning rate of 0.5, 2 was chosen on 50 % of the training" in texts["md"]
+    evaluation = built.params.evaluation
+    linear = evaluation.linear.model_copy(update={"grid": None})
+    evaluation = evaluation.model_copy(update={"linear": linear})
+    plain = built.params.model_copy(update={"evaluation": evaluation})
+    shown = pd.DataFrame(build_frame(plain, built.results))
+    assert "best_rate" not in set(shown["variant"])
 
 
 def test_frame_leaves_out_what_has_other_settings(built: TreeBuilder) -> None:

@@ -5,6 +5,7 @@ import pytest
 from tracked import tracked_history, tracked_job, tracked_process
 
 from clsp.runtime import tracking
+from clsp.runtime.history import StepLog
 
 
 @pytest.fixture
@@ -48,6 +49,27 @@ def test_a_resumed_job_continues_its_run_without_repeating_points(store):
     points = client.get_metric_history(first.run_id, "history/loss")
     assert [p.step for p in points] == [1, 3, 5, 7]
     assert client.get_run(first.run_id).info.status == "FINISHED"
+
+
+def test_a_job_under_way_is_read_piece_by_piece_and_shows_whole_epochs(store, monkeypatch):
+    read, starts = tracking.read_on, []
+    monkeypatch.setattr(
+        tracking, "read_on", lambda path, start: starts.append(start) or read(path, start)
+    )
+    log = StepLog(store / "h.jsonl")
+    with tracking.mirror("pretrain-encoder", "runs/a/manifest.json", {"seed": 1}, "c") as m:
+        m.history = log.path
+        m._open()
+        for steps in (range(3), range(3, 6), range(6, 7)):
+            for step in steps:
+                log.log(step, epoch=step // 2, loss=10.0 - step)
+            m._push(final=False)
+        points = m.client.get_metric_history(m.run_id, "history/loss")
+        assert [(p.step, p.value) for p in points] == [(1, 9.0), (3, 7.0), (5, 5.0)]
+        m.finish({}, log.path)
+    points = m.client.get_metric_history(m.run_id, "history/loss")
+    assert [p.step for p in points] == [1, 3, 5, 6]
+    assert starts[0] == 0 and starts[1] < starts[2] and starts[3] == 0
 
 
 def test_parallel_jobs_on_a_missing_store_lose_nothing(store):

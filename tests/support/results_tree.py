@@ -334,7 +334,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             "recipe_family": run.spec.recipe.family,
             "execution": switches(run.spec.execution).canonical(),
             "processes": 1,
-            "batch_norm": run.spec.recipe.batch_norm or "synchronised",
+            "batch_norm": run.spec.batch_norm,
             "init_sha256": digests["start"],
             "first_batch_sha256": sha256_text(f"batch {run.spec.seed}"),
             "final_sha256": digests["final"],

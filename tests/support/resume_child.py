@@ -49,6 +49,7 @@ def main(part, folder):
         if part == "first":
             advance(setup, 0, HALF)
             resume.save(Position(HALF))
+            resume.close()
         else:
             advance(setup, resume.restore().step, WHOLE)
             torch.save(whole_state(setup), folder / f"{method}.pt")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clsp.runtime import tracking
-from clsp.runtime.history import History
+from clsp.runtime.history import StepLog
 
 
 def tracked_job(name: str, history: Path | None, metrics: dict[str, float]) -> str | None:
@@ -17,7 +17,7 @@ def tracked_job(name: str, history: Path | None, metrics: dict[str, float]) -> s
 
 def tracked_history(path: Path, steps: int) -> Path:
     """A step log of two steps per epoch."""
-    history = History(path)
+    history = StepLog(path)
     for step in range(steps):
         history.log(step, epoch=step // 2, loss=10.0 - step)
     return path

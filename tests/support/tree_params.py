@@ -126,6 +126,7 @@ PARAMS: dict[str, Any] = {
             "milestones": [3],
             "decay": 0.1,
             "flip": False,
+            "grid": {"learning_rates": [0.5, 2.0], "validation_fraction": 0.5},
         },
         "knn": {"k": 3, "temperature": 0.07, "best_of": [1, 3]},
         "transfer": {

@@ -200,22 +200,27 @@ class Judging:
         task = dataset.folder.name
         plain = {"logits": "logits", "labels": "labels", "rows": "rows"}
         linear, knn = (self._arrays(task, "", x) for x in self._learnt(run, features, dataset))
+        linear["logits_best_rate"] = self._logits(task, "rate", run.slug)
         knn["logits_best_of_k"] = self._logits(task, "best", run.slug)
-        of_knn = {"file": "knn.npz", **plain}
+        of_linear, of_knn = {"file": "linear.npz", **plain}, {"file": "knn.npz", **plain}
+        rated = {**of_linear, "logits": "logits_best_rate"}
         best = {**of_knn, "logits": "logits_best_of_k"}
         last = {"epoch": self.epoch(run)}
+        fixed = run.probe.linear.learning_rate
+        found = {"selected_on": "val", "learning_rate": 2.0}
         results = [
-            self._by_logits((task, "linear", ""), linear, {"file": "linear.npz", **plain}, **last),
+            self._by_logits((task, "linear", ""), linear, of_linear, **last, learning_rate=fixed),
+            self._by_logits((task, "linear", "best_rate"), linear, rated, **last, **found),
             self._by_logits((task, "knn", ""), knn, of_knn, **last, k=3),
             self._by_logits((task, "knn", "best_of_k"), knn, best, **last, selected_on="test", k=1),
         ]
         files: dict[str, Any] = {
-            "linear.json": document(run.slug, results[:1]),
-            "knn.json": document(run.slug, results[1:]),
+            "linear.json": document(run.slug, results[:2]),
+            "knn.json": document(run.slug, results[2:]),
             "linear.npz": npz(self.base, linear),
             "knn.npz": npz(self.base, knn),
         }
-        names = ("linear/top1", "knn/top1", "knn_best_of_k/top1")
+        names = ("linear/top1", "linear_best_rate/top1", "knn/top1", "knn_best_of_k/top1")
         return self.write(
             probe_job(run),
             f"probes/{run.slug}",

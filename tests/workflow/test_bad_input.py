@@ -79,6 +79,7 @@ def _photos(root):
 def _images(fresh, root):
     def edit(params):
         params["datasets"]["digits"] = {"kind": "image_folder", "root": str(root), "size": 8}
+        params["tracking"] = False  # a store takes seconds to create, and none of this reaches it
 
     fresh.params(edit)
 
@@ -108,6 +109,7 @@ def test_what_the_data_cannot_carry_is_refused_before_any_training(fresh):
         params["methods"]["moco"].update(queue=4096)
         params["evaluation"]["knn"].update(k=1000)
         params["shards"] = 999
+        params["tracking"] = False
 
     fresh.params(too_much)
     results = fresh.folder / "results/smoke"
@@ -130,6 +132,7 @@ def test_an_unreadable_image_of_one_dataset_stops_training_on_the_others(fresh, 
     def transfer_to_photos(params):
         params["datasets"]["photos"] = {"kind": "image_folder", "root": str(root), "size": 8}
         params["evaluation"]["transfer"]["datasets"].append("photos")
+        params["tracking"] = False
 
     fresh.params(transfer_to_photos)
     done = fresh.run("snakemake", "pretrain", check=False)

@@ -3,18 +3,19 @@
 import time
 
 import pytest
-from working_copy import ROOT
+from working_copy import ROOT, copy_suite
 
 from clsp.config.load import read_yaml
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def whole(fresh):
-    """The suite with the shipped params.yaml."""
-    (fresh.folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    return fresh
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The suite with the shipped params.yaml. Dry runs leave it as it is."""
+    suite = copy_suite(tmp_path_factory.mktemp("whole") / "suite")
+    (suite.folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return suite
 
 
 def test_the_demo_plans_every_stage(whole):

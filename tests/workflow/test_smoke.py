@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from collections import Counter
 
 import pytest
 
@@ -87,6 +88,38 @@ def test_a_second_run_has_nothing_to_do(suite):
     done = suite.run("snakemake")
     assert "Nothing to be done" in done.stdout + done.stderr
     assert time.monotonic() - started < 60  # a hang, not a speed
+
+
+def _without_a_gpu():
+    from clsp.runtime.device import cuda_devices
+
+    if cuda_devices():
+        pytest.skip("jobs that may use the GPU are on their own")
+
+
+def test_short_jobs_shared_a_process(finished):
+    _without_a_gpu()
+    log = (finished.folder / "logs/smoke/shared_process.log").read_text().splitlines()
+    taken = Counter(line.partition(": process ")[0] for line in log if ": process " in line)
+    shared = {"pretrain-encoder": 4, "probe-encoder": 4, "render-figure": 6, "probe-transfer": 6}
+    assert taken.items() >= shared.items(), log
+    alone = {line.partition(" runs by itself: ")[0] for line in log if "by itself" in line}
+    assert alone == {"prepare-dataset"}  # it has two threads
+
+
+def test_a_job_by_itself_comes_to_the_same(suite):
+    _without_a_gpu()
+    path = min(suite.folder.glob("results/smoke/evaluations/probe/*/manifest.json"))
+    shared = json.loads(path.read_text())
+    target = path.relative_to(suite.folder)
+    again = ("snakemake", target, "--forcerun", "probe_encoder")
+    suite.run(*again, CLSP_SHARED_PROCESS="0")
+    alone = json.loads(path.read_text())
+    assert alone["predicate"]["run_uid"] != shared["predicate"]["run_uid"]
+    for statement in (shared, alone):
+        for key in ("run_uid", "runDetails", "mlflow_run_id"):
+            del statement["predicate"][key]
+    assert alone == shared
 
 
 def test_mlflow_has_one_run_per_job(finished):

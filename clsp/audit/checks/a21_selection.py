@@ -20,6 +20,7 @@ SEVERITY = BLOCKING
 LEVEL = "L0"
 ALLOWED = {  # (protocol, variant) -> splits on which something may have been chosen
     ("linear", ""): {"none"},
+    ("linear", "best_rate"): {"val"},  # beside the headline, whose rate is fixed
     ("knn", ""): {"none"},
     ("knn", "best_of_k"): {"test"},  # printed with a dagger, never as the headline
     ("transfer", ""): {"val"},
@@ -43,6 +44,14 @@ def _problem(judged: Judged, number: Number, record: dict[str, Any]) -> tuple[st
     epoch = _epoch(judged)
     if record.get("epoch") != epoch:
         return f"epoch {epoch}", f"{record.get('epoch')}"
+    if number.protocol == "linear":
+        linear = judged.probe.linear
+        headline = number.variant == ""
+        grid = linear.grid.learning_rates if linear.grid else ()
+        rates = (linear.learning_rate,) if headline else grid
+        found = record.get("selection", {}).get("learning_rate")
+        if found not in rates:
+            return f"learning_rate {' or '.join(map(str, rates))}", f"{found}"
     if (number.protocol, number.variant) == ("knn", ""):
         found = record.get("selection", {}).get("k")
         if found != judged.probe.knn.k:

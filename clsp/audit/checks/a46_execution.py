@@ -20,7 +20,7 @@ def _problem(run: Run, facts: dict[str, Any]) -> tuple[str, str] | None:
     count = facts.get("processes")
     if type(count) is not int or count < 1:
         return "a number of processes", f"processes = {count}"[:80]
-    norm = run.spec.recipe.batch_norm or "synchronised"
+    norm = run.spec.batch_norm
     if facts.get("batch_norm") != norm:
         return f"batch_norm = {norm}", f"batch_norm = {facts.get('batch_norm')}"[:80]
     return None

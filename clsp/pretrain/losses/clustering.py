@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from clsp.pretrain.losses.blocks import mean_over_rows
 from clsp.pretrain.losses.precision import full_precision
 
 
@@ -65,7 +66,7 @@ def dino(
     teacher: list[Tensor],
     centre: Tensor,
     student_temperature: float,
-    teacher_temperature: float,
+    teacher_temperature: float | Tensor,
 ) -> Tensor:
     """Mean cross entropy of the two crossed views (DINO, arXiv:2104.14294, Eq. 1 to 4).
 
@@ -74,7 +75,7 @@ def dino(
         teacher: Logits of views 1 and 2, (B, K) each; get no gradient.
         centre: Subtracted from the teacher's logits, (K,) or (1, K).
         student_temperature: Softmax temperature, > 0.
-        teacher_temperature: Softmax temperature, > 0.
+        teacher_temperature: Softmax temperature, > 0; a scalar tensor may lie on the CPU.
 
     Returns:
         Scalar; ln K if the output collapses to uniform.
@@ -101,5 +102,9 @@ def relational(
     Returns:
         Mean loss over the batch, scalar.
     """
-    targets = (key.detach() @ queue.T / key_temperature).softmax(dim=1)  # (B, K)
-    return soft_cross_entropy(query @ queue.T, targets, temperature)
+
+    def loss_of(rows: slice) -> Tensor:
+        targets = (key[rows].detach() @ queue.T / key_temperature).softmax(dim=1)  # (r, K)
+        return soft_cross_entropy(query[rows] @ queue.T, targets, temperature)
+
+    return mean_over_rows(loss_of, len(query), len(queue))

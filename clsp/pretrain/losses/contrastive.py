@@ -1,10 +1,22 @@
 """Contrastive losses: SimCLR, MoCo, NNCLR, SupCon and mixtures; in nats."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clsp.pretrain.losses.blocks import mean_over_rows
 from clsp.pretrain.losses.precision import check_pair, full_precision
+
+
+def _similarities(z: Tensor, rows: slice, temperature: float) -> Tensor:
+    """Logits (r, R) of some rows of unit embeddings (R, D) with all of them; itself is -inf."""
+    logits = z[rows] @ z.T / temperature
+    if len(logits) == len(z):
+        return logits.fill_diagonal_(-torch.inf)
+    own = torch.arange(rows.start, rows.stop, device=z.device)[:, None]  # (r, 1)
+    return logits.scatter(1, own, -torch.inf)
 
 
 @full_precision
@@ -24,10 +36,13 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> Tensor:
     """
     check_pair(z_a, z_b)
     z = F.normalize(torch.cat([z_a, z_b]), dim=1)  # (2B, D)
-    logits = z @ z.T / temperature  # (2B, 2B)
-    logits.fill_diagonal_(-torch.inf)  # a view is not its own negative
     partner = torch.arange(len(z), device=z.device).roll(len(z_a))  # i and i + B are one image
-    return F.cross_entropy(logits, partner)
+
+    def loss_of(rows: slice) -> Tensor:
+        # (r, 2B); a view is not its own negative
+        return F.cross_entropy(_similarities(z, rows, temperature), partner[rows])
+
+    return mean_over_rows(loss_of, len(z), len(z))
 
 
 @full_precision
@@ -49,8 +64,14 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> T
     check_pair(query, key)
     q, k = F.normalize(query, dim=1), F.normalize(key.detach(), dim=1)
     positive = (q * k).sum(dim=1, keepdim=True)  # (B, 1)
-    logits = torch.cat([positive, q @ queue.detach().T], dim=1) / temperature  # (B, 1 + K)
-    return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+    first = torch.zeros(len(q), dtype=torch.long, device=q.device)
+
+    def loss_of(rows: slice) -> Tensor:
+        others = q[rows] @ queue.detach().T  # (r, K)
+        logits = torch.cat([positive[rows], others], dim=1) / temperature  # (r, 1 + K)
+        return F.cross_entropy(logits, first[rows])
+
+    return mean_over_rows(loss_of, len(q), 1 + len(queue))
 
 
 @full_precision
@@ -69,8 +90,13 @@ def cross_contrast(a: Tensor, b: Tensor, temperature: float) -> Tensor:
         ValueError: If the two differ in shape.
     """
     check_pair(a, b)
-    logits = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # (B, B)
-    return F.cross_entropy(logits, torch.arange(len(a), device=a.device))
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    own = torch.arange(len(a), device=a.device)
+
+    def loss_of(rows: slice) -> Tensor:
+        return F.cross_entropy(a[rows] @ b.T / temperature, own[rows])  # logits (r, B)
+
+    return mean_over_rows(loss_of, len(a), len(b))
 
 
 @full_precision
@@ -96,22 +122,45 @@ def mixture_contrast(
         ValueError: If the embeddings differ in shape.
     """
     check_pair(z_mixed, z)
-    logits = F.normalize(z_mixed, dim=1) @ F.normalize(z, dim=1).T / temperature  # (B, B)
+    mixed, z = F.normalize(z_mixed, dim=1), F.normalize(z, dim=1)
     own = torch.arange(len(z), device=z.device)
-    first = F.cross_entropy(logits, own, reduction="none")
-    second = F.cross_entropy(logits, partner, reduction="none")
-    return (share * first + (1 - share) * second).mean()
+
+    def loss_of(rows: slice) -> Tensor:
+        logits = mixed[rows] @ z.T / temperature  # (r, B)
+        first = F.cross_entropy(logits, own[rows], reduction="none")
+        second = F.cross_entropy(logits, partner[rows], reduction="none")
+        return (share[rows] * first + (1 - share[rows]) * second).mean()
+
+    return mean_over_rows(loss_of, len(mixed), len(z))
 
 
-def _similarities(
-    z_a: Tensor, z_b: Tensor, labels: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Logits (2B, 2B) with -inf on the diagonal, and where two different rows share a label."""
+def _by_class(
+    z_a: Tensor,
+    z_b: Tensor,
+    labels: Tensor,
+    temperature: float,
+    form: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Mean of a form of supervised contrast over the 2B views.
+
+    Args:
+        z_a: Of view a, (B, D); z_b of view b.
+        z_b: See z_a.
+        labels: int64 (B,).
+        temperature: Softmax temperature.
+        form: Loss of some rows, (r,), from their logits with -inf for the row itself, (r, 2B), and
+            from where another row has the same label, bool (r, 2B).
+    """
     check_pair(z_a, z_b)
     z = F.normalize(torch.cat([z_a, z_b]), dim=1)  # (2B, D)
-    logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
     both = torch.cat([labels, labels])
-    return logits, (both[:, None] == both[None, :]).fill_diagonal_(False)
+
+    def loss_of(rows: slice) -> Tensor:
+        logits = _similarities(z, rows, temperature)
+        same = (both[rows, None] == both[None, :]) & (logits > -torch.inf)
+        return form(logits, same).mean()
+
+    return mean_over_rows(loss_of, len(z), len(z))
 
 
 @full_precision
@@ -133,9 +182,12 @@ def supcon(z_a: Tensor, z_b: Tensor, labels: Tensor, temperature: float) -> Tens
     Raises:
         ValueError: If the views differ in shape.
     """
-    logits, same = _similarities(z_a, z_b, labels, temperature)
-    log_share = logits.log_softmax(dim=1).masked_fill(~same, 0)  # (2B, 2B)
-    return -(log_share.sum(dim=1) / same.sum(dim=1)).mean()
+
+    def form(logits: Tensor, same: Tensor) -> Tensor:
+        log_share = logits.log_softmax(dim=1).masked_fill(~same, 0)
+        return -(log_share.sum(dim=1) / same.sum(dim=1))
+
+    return _by_class(z_a, z_b, labels, temperature, form)
 
 
 @full_precision
@@ -144,6 +196,9 @@ def supcon_inside(z_a: Tensor, z_b: Tensor, labels: Tensor, temperature: float) 
 
     Arguments, result and errors as for `supcon`.
     """
-    logits, same = _similarities(z_a, z_b, labels, temperature)
-    of_class = logits.masked_fill(~same, -torch.inf).logsumexp(dim=1)
-    return (logits.logsumexp(dim=1) - of_class).mean()
+
+    def form(logits: Tensor, same: Tensor) -> Tensor:
+        of_class = logits.masked_fill(~same, -torch.inf).logsumexp(dim=1)
+        return logits.logsumexp(dim=1) - of_class
+
+    return _by_class(z_a, z_b, labels, temperature, form)

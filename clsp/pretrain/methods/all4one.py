@@ -64,6 +64,7 @@ class Method(nn.Module):
         "predictions (of the neighbour term) from view 1 and from the positive; gradient on both "
         "sides"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -100,14 +101,17 @@ class Method(nn.Module):
         """Updates of the moving average, for the manifest."""
         return {"ema_updates": int(self.teacher.updates)}
 
-    def _centroids(self, sequences: list[Tensor]) -> list[Tensor]:
-        """First output of the transformer for sequences (B, n, D): one (B, D) each.
+    def _centroids(self, sequences: list[Tensor], rank: int) -> list[Tensor]:
+        """First output of the transformer for sequences (B / P, n, D): one (B / P, D) each.
 
-        Dropout takes torch's global stream, so that is set from the step and put back.
+        Dropout takes torch's global stream, so that is set from the step and put back. Processes
+        that share a batch draw each for its own rows, so with dropout several equal one in
+        distribution alone; process 0 has the key of a single one.
         """
         device = sequences[0].device
+        key = key_of(self.seed, "dropout", self.moment, *([rank] if rank else []))
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(key_of(self.seed, "dropout", self.moment))
+            torch.manual_seed(key)
             return [self.transformer(s + self.positions)[:, 0] for s in sequences]
 
     def step(self, batch: Batch) -> Step:
@@ -120,13 +124,18 @@ class Method(nn.Module):
         m_1, m_2 = (unit(m) for m in forward_views(self.teacher, batch.views, forward))
         found = [self.queue.nearest(m, config.neighbours) for m in (m_1, m_2)]
         (near_1, who_1), (near_2, who_2) = found
-        first = cross_contrast(near_1[:, 0], p_2, config.temperature)
-        second = cross_contrast(near_2[:, 0], p_1, config.temperature)
         shifted = [
             torch.cat([s[:, None].to(near.dtype), near[:, :-1]], dim=1)
             for s, near in ((s_1, near_1), (s_2, near_2))
         ]
-        c_1, c_2, u_1, u_2 = self._centroids([near_1, near_2, *shifted])
+        centroids = self._centroids([near_1, near_2, *shifted], batch.team.rank)
+        c_1, c_2, u_1, u_2 = batch.gather(*centroids)
+        z_1, z_2, m_1, m_2 = batch.gather(*z, m_1, m_2)
+        p_1, p_2, *p_3 = batch.gather(p_1, p_2, *p_3)
+        near_1, near_2 = batch.gather(near_1[:, 0], near_2[:, 0])
+        (who,) = batch.gather(torch.cat([who_1[:, :1], who_2[:, :1]], dim=1))
+        first = cross_contrast(near_1, p_2, config.temperature)
+        second = cross_contrast(near_2, p_1, config.temperature)
         centroid = (
             cross_contrast(c_1, u_2, config.centroid_temperature)
             + cross_contrast(c_2, u_1, config.centroid_temperature)
@@ -134,8 +143,7 @@ class Method(nn.Module):
         terms = {
             "neighbour": (first + second) / 4,
             "centroid": centroid / 2,
-            "feature": feature_contrast(m_1, m_2, z[0], z[1]) / 2,
+            "feature": feature_contrast(m_1, m_2, z_1, z_2) / 2,
         }
         self.queue.push(m_1[None], batch.index)
-        who = torch.cat([who_1[:, :1], who_2[:, :1]], dim=1)
-        return Step(terms, p_1, p_3[0] if p_3 else None, z[0], who)
+        return Step(terms, p_1, p_3[0] if p_3 else None, z_1, who)

@@ -24,6 +24,7 @@ class Method(nn.Module):
     """Encoder and a projector of three layers."""
 
     ALIGNED: ClassVar[str] = "projections of view 1 and of the positive; gradient on both sides"
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -37,5 +38,6 @@ class Method(nn.Module):
         config = self.config
         network = nn.Sequential(self.encoder, self.projector)
         (z_1, z_2), z_3 = forward_batch(network, batch, config.forward)
+        z_1, z_2, z_3 = batch.gather(z_1, z_2, z_3)
         loss = barlow_twins(z_1, z_2, config.off_diagonal_weight, config.scale)
         return Step({"barlow": loss}, z_1, z_3)

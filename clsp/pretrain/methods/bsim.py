@@ -16,7 +16,9 @@ from clsp.models.heads import build_projection_head
 from clsp.pretrain.contract import Batch, Moment, Step
 from clsp.pretrain.forward import forward_positive, forward_views
 from clsp.pretrain.losses.contrastive import mixture_contrast, nt_xent
+from clsp.runtime.device import to_device
 from clsp.runtime.rng import numpy_stream
+from clsp.runtime.team import ALONE, Team
 
 
 class Config(HeadConfig):
@@ -34,6 +36,7 @@ class Method(nn.Module):
     ALIGNED: ClassVar[str] = (
         "projections of the unmixed view 1 and of the positive; gradient on both sides"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -47,25 +50,29 @@ class Method(nn.Module):
         self.moment = moment.step
         return {}
 
-    def mix(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(self, images: Tensor, team: Team = ALONE) -> tuple[Tensor, Tensor, Tensor]:
         """Mix each image with another one of the batch.
 
         Args:
-            images: (B, 3, H, W).
+            images: This process's, (B / P, 3, H, W).
+            team: Of the P processes; the other image may be another one's.
 
         Returns:
-            Mixtures (B, 3, H, W), number of each second image (B,), share of the first (B,).
+            Mixtures of this process's images (B / P, 3, H, W); of the whole batch the number of
+            each second image (B,) and the share of the first (B,).
         """
-        count, height, width = len(images), *images.shape[2:]
+        whole = team.collect(images)
+        count, height, width = len(whole), *whole.shape[2:]
         draw = numpy_stream(self.seed, "mixture", self.moment)
         turn = int(draw.integers(1, max(count, 2)))  # nobody is mixed with itself
         partner = torch.arange(count, device=images.device).roll(-turn)
         share = torch.from_numpy(draw.beta(self.config.beta, self.config.beta, count)).float()
         place = torch.from_numpy(draw.random((2, count))).float()
-        share, place = share.to(images.device), place.to(images.device)
+        share, place = to_device(share, images.device), to_device(place, images.device)
+        others = whole[team.part(partner)]  # (B / P, 3, H, W)
         if self.config.mixing == "mixup":
-            weight = share.view(-1, 1, 1, 1)
-            return weight * images + (1 - weight) * images[partner], partner, share
+            weight = team.part(share).view(-1, 1, 1, 1)
+            return weight * images + (1 - weight) * others, partner, share
         side = (1 - share).sqrt()  # of the box that the second image fills, as part of the image
         inside = [
             self._inside(size, side, centre)
@@ -73,7 +80,7 @@ class Method(nn.Module):
         ]
         box = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]  # (B, 1, H, W)
         kept = 1 - box.float().mean(dim=(1, 2, 3))  # the share that is really shown
-        return torch.where(box, images[partner], images), partner, kept
+        return torch.where(team.part(box), others, images), partner, kept
 
     @staticmethod
     def _inside(size: int, side: Tensor, centre: Tensor) -> Tensor:
@@ -85,7 +92,7 @@ class Method(nn.Module):
     def step(self, batch: Batch) -> Step:
         """SimCLR on the plain views, and the mixtures of view 1 against view 2."""
         config = self.config
-        mixed, partner, share = self.mix(batch.views[0])
+        mixed, partner, share = self.mix(batch.views[0], batch.team)
         network = nn.Sequential(self.encoder, self.head)
         if config.forward == "separate":
             z_1, z_2 = forward_views(network, batch.views, config.forward)
@@ -96,6 +103,7 @@ class Method(nn.Module):
             shown += [] if batch.positive is None else [batch.positive]
             z_1, z_2, z_mixed, *rest = forward_views(network, shown, config.forward)
             z_3 = rest[0] if rest else None
+        z_1, z_2, z_mixed, z_3 = batch.gather(z_1, z_2, z_mixed, z_3)
         plain = nt_xent(z_1, z_2, config.temperature)
         spurious = mixture_contrast(z_mixed, z_2, partner, share, config.temperature)
         terms = {

@@ -28,6 +28,7 @@ class Method(nn.Module):
         "side only, as in the method's own term, because without negatives two-sided pulling "
         "invites collapse"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -56,5 +57,6 @@ class Method(nn.Module):
         p_1, p_2 = forward_views(self.predictor, [z_1, z_2], forward)
         shown = batch.views if batch.positive is None else [*batch.views, batch.positive]
         t_1, t_2, *t_3 = forward_views(self.teacher, shown, forward)
+        z_1, p_1, p_2, t_1, t_2, *t_3 = batch.gather(z_1, p_1, p_2, t_1, t_2, *t_3)
         loss = byol(p_1, p_2, t_1, t_2)
         return Step({"regression": loss}, p_1, t_3[0] if t_3 else None, z_1)

@@ -51,6 +51,7 @@ class Method(nn.Module):
         "student's bottleneck embedding of view 1 and teacher's of the positive; gradient on view "
         "1's side only, as in the method's own term"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -98,30 +99,33 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def _move_centre(self, logits: list[Tensor]) -> None:
-        mean = torch.cat(logits).float().mean(dim=0, keepdim=True)
+        mean = torch.cat(logits).to(self.centre.dtype).mean(dim=0, keepdim=True)
         self.centre.lerp_(mean, 1 - self.config.centre_momentum)
 
-    def _embed(self, network: nn.Module, views: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Embedding and logits per view."""
+    def _embed(
+        self, network: nn.Module, views: list[Tensor], batch: Batch
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Embedding and logits per view, of the whole batch."""
         if self.config.forward == "separate":
-            return [network(view) for view in views]
+            return [tuple(batch.gather(*network(view))) for view in views]
         embeddings, logits = network(torch.cat(views))
         parts = embeddings.chunk(len(views)), logits.chunk(len(views))
-        return list(zip(*parts, strict=True))
+        return list(zip(*(batch.gather(*part) for part in parts), strict=True))
 
     def step(self, batch: Batch) -> Step:
         """The student's view predicts the teacher's other view; the teacher sees the positive."""
         config = self.config
-        student = self._embed(self.online(), batch.views)
+        student = self._embed(self.online(), batch.views, batch)
         shown = batch.views if batch.positive is None else [*batch.views, batch.positive]
-        taught = self._embed(self.teacher, shown)
+        taught = self._embed(self.teacher, shown, batch)
         of_teacher = [logits for _, logits in taught[:2]]
         loss = dino(
             [logits for _, logits in student],
             of_teacher,
             self.centre.clone(),
             config.student_temperature,
-            self.teacher_temperature(),
+            # Not a number, on which a compiled loss would be compiled anew in each epoch.
+            torch.tensor(self.teacher_temperature(), dtype=torch.float64),
         )
         self._move_centre(of_teacher)
         z_positive = taught[2][0] if batch.positive is not None else None

@@ -11,9 +11,10 @@ from clsp.models.ema import Teacher
 from clsp.models.encoder import Encoder
 from clsp.models.heads import build_projection_head
 from clsp.pretrain.contract import Batch, Moment, Step
-from clsp.pretrain.forward import forward_as_four_gpus
+from clsp.pretrain.forward import forward_views
 from clsp.pretrain.losses.contrastive import info_nce
 from clsp.pretrain.queue import Queue
+from clsp.runtime.team import Team
 
 
 class Config(MomentumConfig, QueueConfig):
@@ -31,6 +32,7 @@ class Method(nn.Module):
     ALIGNED: ClassVar[str] = (
         "online projections of view 1 and of the positive; gradient on both sides"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -52,18 +54,18 @@ class Method(nn.Module):
         """Updates of the moving average, for the manifest."""
         return {"ema_updates": int(self.teacher.updates)}
 
-    def _embed(self, network: nn.Module, images: Tensor) -> Tensor:
-        four = self.config.forward == "four_gpu"
-        return forward_as_four_gpus(network, images) if four else network(images)
+    def _embed(self, network: nn.Module, images: Tensor, team: Team) -> Tensor:
+        return forward_views(network, [images], self.config.forward, team)[0]
 
     def step(self, batch: Batch) -> Step:
         """Contrast each view with the other's key; the positive is seen by the online side only."""
         online, temperature = self.online(), self.config.temperature
-        q_1, q_2 = (self._embed(online, view) for view in batch.views)
-        q_3 = None if batch.positive is None else self._embed(online, batch.positive)
-        k_1, k_2 = (self._embed(self.teacher, view) for view in batch.views)
+        shown = batch.views if batch.positive is None else [*batch.views, batch.positive]
+        q_1, q_2, *q_3 = (self._embed(online, images, batch.team) for images in shown)
+        k_1, k_2 = (self._embed(self.teacher, view, batch.team) for view in batch.views)
+        q_1, q_2, k_1, k_2, *q_3 = batch.gather(q_1, q_2, k_1, k_2, *q_3)
         past = self.queue.past()
         first = info_nce(q_1, k_2, past[1], temperature)
         second = info_nce(q_2, k_1, past[0], temperature)
         self.queue.push(torch.stack([k_1, k_2]), batch.index)
-        return Step({"info_nce": (first + second) / 2}, q_1, q_3)
+        return Step({"info_nce": (first + second) / 2}, q_1, q_3[0] if q_3 else None)

@@ -32,6 +32,7 @@ class Method(nn.Module):
         "predictions from view 1 and from the positive, because the method's own gradient enters "
         "through predictions alone; gradient on both sides"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -49,6 +50,7 @@ class Method(nn.Module):
         (z_1, z_2), z_3 = forward_batch(network, batch, forward)
         shown = [z_1, z_2] if z_3 is None else [z_1, z_2, z_3]
         p_1, p_2, *p_3 = forward_views(self.predictor, shown, forward)
+        z_1, z_2, p_1, p_2, *p_3 = batch.gather(z_1, z_2, p_1, p_2, *p_3)
         (near_1, who_1), (near_2, who_2) = (self.queue.nearest(z.detach()) for z in (z_1, z_2))
         first = cross_contrast(near_1[:, 0], p_2, temperature)
         second = cross_contrast(near_2[:, 0], p_1, temperature)

@@ -38,6 +38,7 @@ class Method(nn.Module):
     ALIGNED: ClassVar[str] = (
         "online projections of view 1 and of the positive; gradient on both sides"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -81,7 +82,8 @@ class Method(nn.Module):
         config = self.config
         strong, weak = batch.views
         z_1, z_3 = self._embed(strong, weak, batch.positive)
-        key = unit(self.teacher(weak))
+        z_1, z_3, key = batch.gather(z_1, z_3, self.teacher(weak))
+        key = unit(key)
         past = self.queue.past()[0]
         loss = relational(unit(z_1), key, past, config.temperature, config.key_temperature)
         self.queue.push(key[None], batch.index)

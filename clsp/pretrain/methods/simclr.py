@@ -26,6 +26,7 @@ class Method(nn.Module):
     """Encoder and projection head; both views and the positive are embedded alike."""
 
     ALIGNED: ClassVar[str] = "projections of view 1 and of the positive; gradient on both sides"
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -37,4 +38,5 @@ class Method(nn.Module):
         """Contrast the two views; the positive never enters the denominator."""
         network = nn.Sequential(self.encoder, self.head)
         (z_1, z_2), z_3 = forward_batch(network, batch, self.config.forward)
+        z_1, z_2, z_3 = batch.gather(z_1, z_2, z_3)
         return Step({"info_nce": nt_xent(z_1, z_2, self.config.temperature)}, z_1, z_3)

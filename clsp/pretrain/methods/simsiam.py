@@ -26,6 +26,7 @@ class Method(nn.Module):
         "prediction from view 1 and projection of the positive, the latter detached as in the "
         "method's own term: two-sided pulling without negatives invites collapse"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -47,5 +48,6 @@ class Method(nn.Module):
         network = nn.Sequential(self.encoder, self.projector)
         (z_1, z_2), z_3 = forward_batch(network, batch, forward)
         p_1, p_2 = forward_views(self.predictor, [z_1, z_2], forward)
+        z_1, z_2, z_3, p_1, p_2 = batch.gather(z_1, z_2, z_3, p_1, p_2)
         loss = (negative_cosine(p_1, z_2) + negative_cosine(p_2, z_1)) / 2
         return Step({"negative_cosine": loss}, p_1, None if z_3 is None else z_3.detach(), z_1)

@@ -35,6 +35,7 @@ class Method(nn.Module):
     """SimCLR's network; every image of the same class in the batch is a positive."""
 
     ALIGNED: ClassVar[str] = "projections of view 1 and of the positive; gradient on both sides"
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -46,5 +47,6 @@ class Method(nn.Module):
         """Contrast classes; the extra positive never enters the denominator."""
         network = nn.Sequential(self.encoder, self.head)
         (z_1, z_2), z_3 = forward_batch(network, batch, self.config.forward)
+        z_1, z_2, z_3 = batch.gather(z_1, z_2, z_3)
         loss = FORMS[self.config.form](z_1, z_2, batch.labels, self.config.temperature)
         return Step({"supcon": loss}, z_1, z_3)

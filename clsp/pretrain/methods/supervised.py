@@ -26,6 +26,7 @@ class Method(nn.Module):
         "backbone features of view 1 and of the positive, as there is no projector; gradient on "
         "both sides"
     )
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -36,6 +37,8 @@ class Method(nn.Module):
     def step(self, batch: Batch) -> Step:
         """Mean cross entropy over both views."""
         (f_1, f_2), f_3 = forward_batch(self.encoder, batch, self.config.forward)
-        logits = self.classifier(torch.cat([f_1, f_2])).float()  # (2B, classes)
+        logits = self.classifier(torch.cat([f_1, f_2])).chunk(2)
+        f_1, f_3, *logits = batch.gather(f_1, f_3, *logits)
+        logits = torch.cat(logits).float()  # (2B, classes)
         loss = F.cross_entropy(logits, torch.cat([batch.labels, batch.labels]))
         return Step({"cross_entropy": loss}, f_1, f_3)

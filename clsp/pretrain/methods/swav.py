@@ -59,6 +59,7 @@ class Method(nn.Module):
     """Projector, prototypes and, later in the run, past embeddings that fill the assignments."""
 
     ALIGNED: ClassVar[str] = "projections of view 1 and of the positive; gradient on both sides"
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -95,6 +96,7 @@ class Method(nn.Module):
         network = nn.Sequential(self.encoder, self.projector)
         (z_1, z_2), z_3 = forward_batch(network, batch, self.config.forward)
         scores = [self.prototypes(z) for z in (z_1, z_2)]
+        z_1, z_2, z_3, *scores = batch.gather(z_1, z_2, z_3, *scores)
         assignments = [self._assign(view, score.detach()) for view, score in enumerate(scores)]
         loss = swav(scores, assignments, self.config.temperature)
         if self.queue is not None:

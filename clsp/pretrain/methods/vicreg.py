@@ -25,6 +25,7 @@ class Method(nn.Module):
     """Encoder and a projector of three layers. Each term is logged with its weight."""
 
     ALIGNED: ClassVar[str] = "projections of view 1 and of the positive; gradient on both sides"
+    GATHERS: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: Config, seed: int, classes: int) -> None:
         super().__init__()
@@ -38,6 +39,7 @@ class Method(nn.Module):
         config = self.config
         network = nn.Sequential(self.encoder, self.projector)
         (z_1, z_2), z_3 = forward_batch(network, batch, config.forward)
+        z_1, z_2, z_3 = batch.gather(z_1, z_2, z_3)
         terms = {
             "invariance": config.invariance_weight * invariance(z_1, z_2),
             "variance": config.variance_weight * variance(z_1, z_2),

@@ -9,13 +9,12 @@ from torch import Tensor
 from clsp.config.methods import SourceConfig
 from clsp.config.strict import PositiveInt
 from clsp.data.bank import open_bank
+from clsp.data.streaming import fits, put, read_ahead
 from clsp.pretrain.anchors import Anchors
 from clsp.pretrain.contract import Positive
 from clsp.runtime.errors import ConfigError
 from clsp.runtime.manifest import Artefact
 from clsp.runtime.rng import integers, key_of
-
-SHARE = 4  # a bank may take this part (1/4) of the free device memory; else it stays on disk
 
 
 class Config(SourceConfig):
@@ -26,15 +25,14 @@ class Config(SourceConfig):
 
 
 def resident(images: np.ndarray, device: torch.device) -> Positive | None:
-    """The bank on the device, or None where it is gathered from its memory map instead.
+    """The bank on the device, or None where it is read from its memory map instead.
 
-    On the CPU the map itself is as good as a copy. On a GPU the bank moves there if it takes at
-    most a quarter of the free memory (CIFAR with K = 8: 1.2 GB).
+    On the CPU the map is as good as a copy, and several runs share it. A GPU takes the bank if it
+    fits (CIFAR with K = 8: 1.2 GB).
     """
-    if device.type == "cpu":
+    if device.type == "cpu" or not fits(images.nbytes, device):
         return None
-    free, _ = torch.cuda.mem_get_info(device)
-    return torch.from_numpy(np.array(images)).to(device) if images.nbytes * SHARE <= free else None
+    return torch.from_numpy(np.array(images)).to(device)
 
 
 class Source:
@@ -48,6 +46,7 @@ class Source:
         self.device = anchors.device
         self.mapped = opened.images  # (N, K, H, W, 3)
         self.images = resident(self.mapped, self.device)
+        self.reads_ahead = self.images is None
         held = self.mapped.shape[1]
         self.used = held if config.candidates is None else config.candidates
         if self.used > held:
@@ -62,6 +61,7 @@ class Source:
         """Candidates of a batch, at the size that the bank holds."""
         candidate = self.choose(index, epoch)
         if self.images is not None:
-            return Positive(images=self.images[index, candidate])
-        chosen = self.mapped[index.cpu().numpy(), candidate.cpu().numpy()]
-        return Positive(images=torch.from_numpy(chosen).to(self.device))
+            place = put(index, self.device), put(candidate, self.device)
+            return Positive(coming=lambda: self.images[place])
+        rows = index.cpu().numpy(), candidate.cpu().numpy()
+        return Positive(coming=read_ahead(self.mapped, rows, self.device))

@@ -24,7 +24,7 @@ class Source:
     def __init__(
         self, config: Config, anchors: Anchors, artefact: Artefact | None, seed: int
     ) -> None:
-        self.partners = SetPartners(anchors.labels, key_of(seed, "partner"))
+        self.partners = SetPartners(anchors.labels.to(anchors.place), key_of(seed, "partner"))
 
     def batch(self, index: Tensor, epoch: int) -> Positive | None:
         """Partners of a batch, among the training images."""

@@ -30,7 +30,7 @@ class Source:
         opened = open_pairs(artefact)
         opened.check_belongs(anchors.dataset)
         left, right = (
-            torch.from_numpy(np.array(opened.pairs[side], dtype=np.int64)).to(anchors.device)
+            torch.from_numpy(np.array(opened.pairs[side], dtype=np.int64)).to(anchors.place)
             for side in ("left", "right")
         )
         self.partners = PairPartners(left, right, len(anchors), key_of(seed, "pair"))
