@@ -45,6 +45,7 @@ localrules:
     fetch_dataset,
     check_data,
     collect_results,
+    judge_claims,
     render_table,
     render_figure,
     render_report,
@@ -109,6 +110,7 @@ rule tables:
     """Every table, from the manifests alone."""
     input:
         expand(rules.render_table.output, table=PARAMS.tables),
+        rules.judge_claims.output,
 
 
 rule report:

@@ -29,6 +29,31 @@ rule collect_results:
         " --manifest {output.manifest:q} 2> {log:q}"
 
 
+rule judge_claims:
+    """Verdicts on what the paper claims, and an in-toto test result about them."""
+    input:
+        frame=rules.collect_results.output,
+        claims="reports/spec/claims.yaml",
+    output:
+        verdicts="<reports>/verdicts.json",
+        statement="<reports>/verdicts.intoto.json",
+        csv="<reports>/claims.csv",
+        md="<reports>/claims.md",
+        tex="<reports>/claims.tex",
+        manifest="<reports>/claims.manifest.json",
+    log:
+        "<logs>/judge_claims.log",
+    params:
+        root=folder_of(RESULTS),
+        spec=spec_of(report_of("judge-claims")),
+        code=code_of(report_of("judge-claims")),
+    shell:
+        "exec python -m clsp judge-claims --spec {params.spec:q} --code {params.code}"
+        " --root {params.root:q} --frame {input.frame:q} --claims {input.claims:q}"
+        " --verdicts {output.verdicts:q} --statement {output.statement:q} --csv {output.csv:q}"
+        " --md {output.md:q} --tex {output.tex:q} --manifest {output.manifest:q} 2> {log:q}"
+
+
 rule render_table:
     """One table as csv (the numbers), md and tex."""
     input:
@@ -57,6 +82,11 @@ rule render_figure:
         EVERY_RUN,
         EVERY_QUALITY,
         frame=rules.collect_results.output,
+        expectations=[
+            "reports/spec/claims.yaml",
+            "reports/spec/official_curves.json",
+            "reports/spec/explanations.yaml",
+        ],
     output:
         csv="<reports>/figures/{figure}.csv",
         png="<reports>/figures/{figure}.png",
@@ -70,7 +100,8 @@ rule render_figure:
     shell:
         "exec python -m clsp render-figure --spec {params.spec:q} --code {params.code}"
         " --figure {wildcards.figure} --root {params.root:q} --frame {input.frame:q}"
-        " --csv {output.csv:q} --png {output.png:q} --manifest {output.manifest:q} 2> {log:q}"
+        " --expectations {input.expectations:q} --csv {output.csv:q} --png {output.png:q}"
+        " --manifest {output.manifest:q} 2> {log:q}"
 
 
 rule render_report:
@@ -82,6 +113,7 @@ rule render_report:
         deviations="reports/spec/deviations.yaml",
         template="clsp/report/report.html.jinja",
         duplicates=rules.count_duplicates.output,
+        claims=rules.judge_claims.output,
     output:
         page="<reports>/report.html",
         manifest="<reports>/report.manifest.json",

@@ -7,14 +7,29 @@ import argparse
 import importlib
 import os
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from clsp.audit import mirror
+from clsp.audit.claims import audited_claims
 from clsp.audit.finding import BADGE, BLOCKING, INCOMPLETE, Finding
+from clsp.audit.level import DEFAULT, L3, LEVELS, level_of, reaches, read_nonce
+from clsp.audit.replaying import Depth, Subprocess
 from clsp.audit.suite import Suite
-from clsp.audit.verdict import INVALID, LEVEL, NOT_RUN, VERIFIED, CellVerdict, judge_cells, overall
+from clsp.audit.summary import rerun_hint, summary
+from clsp.audit.verdict import (
+    ACCEPTED,
+    INVALID,
+    NOT_RUN,
+    VERIFIED,
+    CellVerdict,
+    judge_cells,
+    overall,
+)
+from clsp.config.convergence import EXPECTATIONS
 from clsp.config.load import load_params, read_yaml
 from clsp.config.schema import Params
 from clsp.config.strict import parse
@@ -25,7 +40,8 @@ from clsp.runtime.errors import ClspError, ConfigError, DataError
 from clsp.runtime.files import write_atomic
 
 CHECKS = "clsp.audit.checks"
-EXIT = {VERIFIED: 0, INVALID: 1, NOT_RUN: 3}
+EXIT = {VERIFIED: 0, INVALID: 1, ACCEPTED: 1, NOT_RUN: 3}
+SELF_TEST = "clsp.selftest.run:main"  # above this package: it makes a tree and damages it
 SCHEMA = 1
 UNEXPECTED = (  # what reading a forged or damaged file may raise; errors of the code itself too
     ValueError,
@@ -41,8 +57,10 @@ UNEXPECTED = (  # what reading a forged or damaged file may raise; errors of the
 )
 LIMITS = (
     "Passing means that every number follows from stored predictions and that all records agree. "
-    "Who trained on test images and kept all records consistent would pass too; only drawing "
-    "candidates again and repeating runs speaks to that. Records are unsigned."
+    "Who trained on test images and kept all records consistent would pass too; only the search "
+    "for duplicates (A09), drawing candidates and repeating steps again at L3 (A11, A12), curves "
+    "above the reference (A27) and repeating whole runs (L4) speak to that. "
+    "Unsigned records prove consistency, not authorship."
 )
 
 
@@ -68,8 +86,9 @@ def _run_check(module: ModuleType, suite: Suite) -> list[Finding]:
 
 
 def run_checks(suite: Suite) -> list[Finding]:
-    """Findings of every check, in the order of their ids."""
-    return [f for module in load_checks().values() for f in _run_check(module, suite)]
+    """Findings of every check that the level asks for, in the order of their ids."""
+    wanted = [m for m in load_checks().values() if reaches(suite.depth.level, level_of(m))]
+    return [finding for module in wanted for finding in _run_check(module, suite)]
 
 
 def _mlflow_state(suite: Suite, findings: list[Finding]) -> str:
@@ -81,8 +100,29 @@ def _mlflow_state(suite: Suite, findings: list[Finding]) -> str:
     return "expected, but not all of it is here" if missing else "compared"
 
 
-def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]) -> dict[str, Any]:
-    """audit.json: all that was found, without times, so that equal inputs give equal bytes."""
+def _ledger_state(suite: Suite) -> dict[str, Any]:
+    """Head of the ledger, to be noted as an anchor, and how attempts ended."""
+    if suite.ledger is None:
+        return {"head": None, "lines": 0, "attempts": {}}
+    lines = suite.ledger.lines
+    ends = Counter(str(line.get("status")) for line in lines if line.get("event") == "end")
+    return {"head": suite.ledger.head, "lines": len(lines), "attempts": dict(sorted(ends.items()))}
+
+
+def build_record(
+    suite: Suite,
+    findings: list[Finding],
+    cells: list[CellVerdict],
+    accepted: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """audit.json: all that was found, without times, so that equal inputs give equal bytes.
+
+    Args:
+        suite: That was audited.
+        findings: Of all checks.
+        cells: Their verdicts.
+        accepted: Check -> the auditor's reason for accepting its findings.
+    """
     subjects = [subject for artefact in suite.artefacts for subject in artefact.subjects.values()]
     severities = (BLOCKING, INCOMPLETE, BADGE)
     counts = {kind: sum(f.severity == kind for f in findings) for kind in severities}
@@ -90,10 +130,15 @@ def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]
     totals = {verdict: sum(c.verdict == verdict for c in cells) for verdict in verdicts}
     return {
         "schema_version": SCHEMA,
-        "verdict": overall(cells, findings),
+        "verdict": overall(cells, findings, accepted),
         "reduced": suite.params.demonstration,
         "mark": DEMONSTRATION if suite.params.demonstration else "",
-        "level": LEVEL,
+        "level": suite.depth.level,
+        "nonce": suite.depth.nonce,
+        "replayed": sorted(suite.depth.done),
+        "ledger": _ledger_state(suite),
+        "anchor": suite.anchor,
+        "accepted": dict(accepted),
         "profile": suite.params.profile,
         "spec_sha256": sha256_json(suite.shown.canonical()),
         "results": str(suite.results),
@@ -111,6 +156,8 @@ def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]
             {
                 "id": module.ID,
                 "severity": module.SEVERITY,
+                "level": level_of(module),
+                "done": reaches(suite.depth.level, level_of(module)),
                 "about": _about(module),
                 "findings": sum(finding.id == module.ID for finding in findings),
             }
@@ -118,37 +165,9 @@ def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]
         ],
         "findings": [finding.record() for finding in findings],
         "cells": [cell.record(suite.params.demonstration) for cell in cells],
+        "claims": audited_claims(suite, findings),
         "limits": LIMITS,
     }
-
-
-def _summary(record: dict[str, Any]) -> list[str]:
-    totals = record["totals"]
-    cells, counts = totals["cells"], totals["findings"]
-    lines = []
-    shown = [cell for cell in record["cells"] if cell["verdict"] != VERIFIED]
-    for cell in shown[:20]:
-        because = f" ({', '.join(cell['because'])})" if cell["because"] else ""
-        name = f"{cell['table']}: {cell['dataset']} {cell['encoder']} {cell['label']}"
-        lines.append(f"{cell['verdict']:8} {name}, {cell['column']}{because}")
-    if len(shown) > 20:
-        lines.append(f"... and {len(shown) - 20} more cells; all of them are in audit.json")
-    lines.append(
-        f"{totals['manifests']} manifests, {totals['files']} files "
-        f"({totals['bytes'] / 1e6:.1f} MB) hashed, {totals['numbers']} numbers expected, "
-        f"MLflow {record['mlflow']}"
-    )
-    lines.append(
-        "cells: "
-        + ", ".join(f"{count} {verdict}" for verdict, count in cells.items())
-        + "; findings: "
-        + ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    )
-    if record["mark"]:
-        lines.append(record["mark"])
-    words = {VERIFIED: "PASS", INVALID: "FAIL", NOT_RUN: "INCOMPLETE"}
-    lines.append(f"audit: {words[record['verdict']]} (level {record['level']})")
-    return lines
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,6 +188,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--without-mlflow", action="store_true", help="leave the mirror out; the record says so"
     )
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        default=DEFAULT,
+        help="L0 structure, L1 rehash, L2 recompute (default), L3 replay samples, L4 rerun: as L3, "
+        "and the command that repeats a whole run",
+    )
+    parser.add_argument("--nonce", metavar="HEX", help="decides what is sampled; drawn at L3")
+    parser.add_argument("--samples", type=int, default=32, help="candidates per bank drawn at L3")
+    parser.add_argument("--replay-runs", type=int, default=3, help="runs repeated at L3, at most")
+    about = "claims, curves and explanations; default: reports/spec of this copy of the suite"
+    parser.add_argument(
+        "--expectations", type=Path, default=EXPECTATIONS, metavar="DIR", help=about
+    )
+    parser.add_argument("--anchor", metavar="HASH", help="a line of the ledger noted earlier")
+    parser.add_argument(
+        "--accept", action="append", default=[], metavar="ID", help="accept findings; never a pass"
+    )
+    parser.add_argument("--reason", action="append", default=[], metavar="TEXT", help="of --accept")
+    parser.add_argument("--self-test", action="store_true", help="inject every known fault")
     parser.add_argument("--list-checks", action="store_true")
     parser.add_argument("--explain", metavar="ID")
     parser.add_argument("--json", action="store_true", help="print audit.json instead of lines")
@@ -206,6 +245,30 @@ def _folder(given: Path | None, parent: str, profile: str, flag: str) -> Path:
     return folder
 
 
+def _accepted(arguments: argparse.Namespace) -> dict[str, str]:
+    """Accepted checks with their reasons.
+
+    Raises:
+        ConfigError: If a check is unknown or has no reason.
+    """
+    names, reasons = [name.upper() for name in arguments.accept], arguments.reason
+    if len(names) != len(reasons) or not all(reason.strip() for reason in reasons):
+        raise ConfigError(f"--accept: {len(names)} checks need as many --reason, not empty")
+    if unknown := sorted(set(names) - load_checks().keys()):
+        raise ConfigError(f"--accept {unknown[0]}: unknown check; see --list-checks")
+    return dict(zip(names, reasons, strict=True))
+
+
+def _depth(arguments: argparse.Namespace) -> Depth:
+    """How deep to go. Below L3 nothing is drawn, so that equal inputs give equal records."""
+    if arguments.samples < 1 or arguments.replay_runs < 1:
+        raise ConfigError("--samples and --replay-runs: expected at least 1")
+    replays = reaches(arguments.level, L3)
+    nonce = read_nonce(arguments.nonce) if replays or arguments.nonce else ""
+    replayer = Subprocess() if replays else None
+    return Depth(arguments.level, nonce, replayer, arguments.samples, arguments.replay_runs)
+
+
 def _say(lines: list[str], stream: Any) -> None:
     stream.write("".join(f"{line}\n" for line in lines))
 
@@ -227,24 +290,31 @@ def main(argv: list[str]) -> int:
         DataError: If a folder is not there, or audit.json cannot be written.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.self_test:
+        module, _, name = SELF_TEST.partition(":")
+        return getattr(importlib.import_module(module), name)()
     if arguments.list_checks:
         checks = load_checks().values()
-        _say([f"{m.ID} {m.SEVERITY:9} {_about(m)}" for m in checks], sys.stdout)
+        _say([f"{m.ID} {level_of(m)} {m.SEVERITY:9} {_about(m)}" for m in checks], sys.stdout)
         return 0
     if arguments.explain:
         return _explain(arguments.explain)
-    params = _params(arguments)
+    params, accepted, depth = _params(arguments), _accepted(arguments), _depth(arguments)
     suite = Suite(
         params,
         _folder(arguments.results, "results", params.profile, "--results"),
         _folder(arguments.reports, "reports", params.profile, "--reports"),
         _mlflow(arguments, params),
         compare_mlflow=not arguments.without_mlflow,
+        depth=depth,
+        anchor=arguments.anchor,
+        expectations=arguments.expectations,
     )
     findings = run_checks(suite)
-    record = build_record(suite, findings, judge_cells(suite, findings))
+    record = build_record(suite, findings, judge_cells(suite, findings), accepted)
     text = canonical_json(record) + "\n"
     write_atomic(arguments.out or suite.reports / "audit.json", text)
     _say([finding.line for finding in findings], sys.stderr)
-    _say([text.rstrip()] if arguments.json else _summary(record), sys.stdout)
+    shown = [text.rstrip()] if arguments.json else [*rerun_hint(suite), *summary(record)]
+    _say(shown, sys.stdout)
     return EXIT[record["verdict"]]

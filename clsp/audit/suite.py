@@ -4,7 +4,7 @@ Everything is computed once and shared by the checks. Nothing here writes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from clsp.audit.finding import Number
+from clsp.audit.level import generator_of
 from clsp.audit.lineage import Producer, bank_from, floor_from, import_from, made_from
+from clsp.audit.replaying import Depth
+from clsp.config.convergence import EXPECTATIONS
 from clsp.config.floors import Floor, expand_floors
 from clsp.config.foreign import Imported, expand_imported
 from clsp.config.grid import Run, expand_runs
@@ -35,6 +38,7 @@ from clsp.report.records import SHARD, Records, name_of, shard_of
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import ClspError
 from clsp.runtime.history import read_history
+from clsp.runtime.ledger import NAME, Chain, read_ledger
 from clsp.runtime.manifest import Artefact
 
 JUDGING = {  # stage -> protocols whose numbers it gives
@@ -57,6 +61,8 @@ class Suite:
         reports: Folder with the profile's report.
         mlflow: Tracking URI of a store that may hold the mirrored runs, or None.
         compare_mlflow: False when the auditor left the mirror out; the record then says so.
+        depth: How deep the audit goes, and what it computes again.
+        anchor: Hash of a line of the ledger that the auditor noted earlier, or None.
     """
 
     params: Params
@@ -64,6 +70,21 @@ class Suite:
     reports: Path
     mlflow: str | None
     compare_mlflow: bool = True
+    depth: Depth = field(default_factory=Depth)
+    anchor: str | None = None
+    expectations: Path = EXPECTATIONS  # claims, curves, explanations: the auditor's own
+
+    @cached_property
+    def ledger(self) -> Chain | None:
+        """The ledger of attempts, or the copy that travelled with the records; None without one."""
+        for path in (self.results / NAME, self.results / "provenance" / NAME):
+            if path.is_file():
+                return read_ledger(path)
+        return None
+
+    def chosen(self, *purpose: str) -> np.random.Generator:
+        """Draws what is sampled for a purpose."""
+        return generator_of(self.depth.nonce, self.ledger.head if self.ledger else "", *purpose)
 
     @cached_property
     def records(self) -> Records:
@@ -115,6 +136,7 @@ class Suite:
     def report_jobs(self) -> list[tuple[Job, str]]:
         """Artefacts of the report, each with the name of its manifest below the report folder."""
         jobs = [(report_job(self.params, "collect-results"), "frame.manifest.json")]
+        jobs += [(report_job(self.params, "judge-claims"), "claims.manifest.json")]
         for table in self.params.tables:
             job = report_job(self.params, "render-table", table)
             jobs.append((job, f"tables/{table}.manifest.json"))
@@ -257,6 +279,11 @@ class Suite:
         """The result records of a probe's manifest."""
         for key, record in results_of(probe).items():
             yield Number(judged.slug, *key), record
+
+    @cached_property
+    def truth(self) -> dict[Number, float]:
+        """Numbers that check A26 recomputed from predictions, which fills it."""
+        return {}
 
     @cached_property
     def _histories(self) -> dict[Path, list[dict[str, Any]]]:

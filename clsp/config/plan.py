@@ -171,6 +171,7 @@ def report_job(params: Params, stage: str, plugin: str | None = None) -> Job:
         "check-data": ("clsp.data.check",),
         "count-duplicates": ("clsp.data.duplicates",),
         "collect-results": ("clsp.report.collect",),
+        "judge-claims": ("clsp.report.verdicts",),
         "render-table": ("clsp.report.table", f"{TABLES}.{plugin}"),
         "render-figure": ("clsp.report.figure", f"{FIGURES}.{plugin}"),
         "render-report": ("clsp.report.page",),

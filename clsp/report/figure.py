@@ -13,7 +13,7 @@ from clsp.report.records import Records
 from clsp.report.table import read_frame
 from clsp.runtime import registry
 from clsp.runtime.files import write_atomic
-from clsp.runtime.stage import Input, Outcome, Output
+from clsp.runtime.stage import Files, Input, Outcome, Output
 
 if TYPE_CHECKING:  # drawing takes half a second to import, which no command pays that draws nothing
     from matplotlib.figure import Figure
@@ -57,7 +57,13 @@ def _shown(drawing: Drawing) -> list[Name]:
 
 
 def render_figure(
-    spec: Params, figure: str, root: Path, frame: Input, csv: Output, png: Output
+    spec: Params,
+    figure: str,
+    root: Path,
+    frame: Input,
+    expectations: Files,
+    csv: Output,
+    png: Output,
 ) -> Outcome:
     """Render one figure.
 
@@ -66,6 +72,7 @@ def render_figure(
         figure: Name of a module in clsp/report/figures.
         root: Folder with the results of one profile.
         frame: Made by collect-results.
+        expectations: Files of reports/spec, for figures that set READS_EXPECTATIONS.
         csv: The numbers shown.
         png: The drawing.
 
@@ -76,7 +83,10 @@ def render_figure(
     module = registry.load(FIGURES, figure, "figure")
     style.apply_style()
     table = read_frame(frame.path("frame.csv").read_text(encoding="utf-8"))
-    drawing: Drawing = module.draw(spec, Records(root), table)
+    more: dict[str, Any] = {}
+    if getattr(module, "READS_EXPECTATIONS", False):
+        more["expectations"] = {path.name: path for path in expectations}
+    drawing: Drawing = module.draw(spec, Records(root), table, **more)
     notes = comparison_notes(spec, _shown(drawing))
     columns, mark = (*drawing.columns, *MARKS), marks(spec.demonstration, notes)
     write_atomic(csv, write_csv(columns, [row | mark for row in drawing.rows]))

@@ -50,7 +50,8 @@ class TableView:
     names: list[str]  # titles of the columns that name a row
     columns: list[tuple[str, str]]  # (title, mark)
     compared: list[str]
-    rows: list[tuple[tuple[str, str, str], str, list[Cell]]]  # names, anchor, cells
+    # Names, anchor (none for a published row that nobody runs here), cells.
+    rows: list[tuple[tuple[str, str, str], str, list[Cell]]]
     notes: list[str]
 
 
@@ -92,7 +93,7 @@ def _table_view(artefact: Artefact, anchors: dict[Name, str]) -> TableView:
         facts["names"],
         columns,
         facts["compared"],
-        [(row, anchors[row], of_row) for row, of_row in rows.items()],
+        [(row, anchors.get(row, ""), of_row) for row, of_row in rows.items()],
         facts["notes"],
     )
 

@@ -1,30 +1,14 @@
 """Every fault sets off exactly the checks it should, names the place, and changes nothing."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from auditing import audit, ids
+from auditing import audit, ids, state
+from copying import CHANGES
 from faults import FAULTS, RUN, Tree, flip_bit
-from results_tree import IMPORTED, JUDGED, MEASURED, PAIRED
-
-CHANGES: dict[str, dict[str, Any]] = {
-    "": {},
-    "paired": PAIRED,
-    "judged": JUDGED,
-    "imported": IMPORTED,
-    "measured": MEASURED,
-}
-
-
-def state(base: Path) -> dict[str, tuple[str, int]]:
-    """Content and modification time of every file below a folder."""
-    return {
-        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
-        for path in sorted(base.rglob("*"))
-        if path.is_file()
-    }
+from replaying import StandIn
+from results_tree import MEASURED, PAIRED
 
 
 def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -42,14 +26,21 @@ def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_fault(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture
+    name: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fault = FAULTS[name]
     tree = request.getfixturevalue(f"{fault.within}_tree" if fault.within else "tree")
+    stand_in = StandIn(tree) if "L3" in fault.options else None
+    monkeypatch.setattr("clsp.audit.run.Subprocess", lambda: stand_in)
     fault.inject(tree)
     before = state(tmp_path)
     out = tmp_path / "elsewhere" / "audit.json"
-    code, record = audit(tree, out, **CHANGES[fault.within])
+    code, record = audit(tree, out, fault.options, **CHANGES[fault.within])
+    assert fault.notes <= {f["id"] for f in record["findings"] if f["severity"] == "badge"}
     assert ids(record) == fault.checks, [f["message"] for f in record["findings"]]
     assert code == fault.code
     for finding in record["findings"]:
@@ -98,7 +89,7 @@ def test_a_fault_of_the_judging_run_reaches_all_runs_on_its_pairs(
     judge = paired_tree.run("runs", "encoder.safetensors", "digits.tiny.simclr.none.s0")
     flip_bit(judge)
     record = audit(paired_tree, tmp_path / "audit.json", **PAIRED)[1]
-    assert ids(record) == {"A02"}
+    assert ids(record) == {"A02", "A16"}
     found = verdicts(record)
     assert found[("SePP-SimCLR", "linear")] == found[("SimCLR", "linear")] == "invalid"
     assert found[("CLSP-SimCLR", "linear")] == "verified"
@@ -108,6 +99,11 @@ def test_a_clean_tree_with_pairs_passes(paired_tree: Tree, tmp_path: Path) -> No
     code, record = audit(paired_tree, tmp_path / "audit.json", **PAIRED)
     assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
     assert "SePP-SimCLR" in {cell["label"] for cell in record["cells"]}
+
+
+def test_a_clean_tree_with_a_moving_average_passes(taught_tree: Tree, tmp_path: Path) -> None:
+    code, record = audit(taught_tree, tmp_path / "audit.json", **CHANGES["taught"])
+    assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
 
 
 def test_a_clean_tree_with_measured_banks_passes(measured_tree: Tree, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_fine_tuning_has_a_table_of_its_own(built: TreeBuilder, frame: pd.DataFr
     assert [row[2] for row in table.rows] == METHODS
     assert {cell.protocol for cell in table.cells} == {"fine_tune"}
     notes = " ".join(notes_of(table))
-    assert "floors" not in notes and "the same share of every class" in notes
+    assert "floors to compare" not in notes and "the same share of every class" in notes
     assert "trained for 1 epochs. Learning rate (1 values) and weight decay (1)" in notes
 
 

@@ -66,7 +66,7 @@ def network_with_labels_in_unconditional_denoiser(tree: Tree) -> None:
     _edit(tree)
 
 
-@fault("A24", "A43")
+@fault("A11", "A24", "A43")
 def raw_weights_sampled_instead_of_average(tree: Tree) -> None:
     """The last iterate lies where the moving average should; every record agrees."""
     folder = tree.results / "denoisers/digits"

@@ -25,12 +25,14 @@ from tree_params import (
     PAIRED,
     PARAMS,
     SIDE,
+    TAUGHT,
     THRESHOLD,
     TRAIN,
     tiny_params,
 )
 from tree_quality import MEASURED, Measuring
 from tree_results import Judged, Judging, stream
+from tree_weights import checkpoints, has_teacher, momentum, tensors_sha256
 
 from clsp.config.denoisers import DenoiserSpec
 from clsp.config.execution import switches
@@ -58,8 +60,17 @@ from clsp.report.collect import collect_results
 from clsp.report.figure import render_figure
 from clsp.report.page import render_report
 from clsp.report.table import render_table
-from clsp.runtime.canonical import canonical_json, sha256_array, sha256_text
+from clsp.report.verdicts import judge_claims
+from clsp.runtime.canonical import (
+    canonical_json,
+    sha256_array,
+    sha256_file,
+    sha256_json,
+    sha256_text,
+)
+from clsp.runtime.ledger import Attempt
 from clsp.runtime.manifest import Artefact, write_manifest
+from clsp.runtime.source import lock_digest
 from clsp.runtime.tracking import MIRRORED
 
 __all__ = [
@@ -74,20 +85,15 @@ __all__ = [
     "PAIRED",
     "PARAMS",
     "REPO",
+    "TAUGHT",
     "TreeBuilder",
     "tiny_params",
 ]
 
 REPO = Path(__file__).parents[2]
+CLAIMS = REPO / "reports/spec/claims.yaml"
+EXPECTATIONS = ("claims.yaml", "official_curves.json", "explanations.yaml")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def tensors_sha256(tensors: dict[str, np.ndarray]) -> str:
-    """As clsp.runtime.checkpoint has it, without torch."""
-    digest = hashlib.sha256()
-    for name, array in sorted(tensors.items()):
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
-    return digest.hexdigest()
 
 
 class TreeBuilder(Preparing, Importing, Measuring, Judging):
@@ -154,7 +160,8 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
                 "versions": {"numpy": np.__version__},
                 "threads": 1,
                 "device": "cpu",
-                "lock_sha256": "0" * 64,
+                "lock_sha256": lock_digest(),
+                **more.get("recorded", {}),
             },
             "runDetails": {
                 "started": "2024-01-01T00:00:00+00:00",
@@ -168,7 +175,11 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             "mlflow_run_id": mirrored,
         }
         outputs = {name: home / name for name in files}
-        return write_manifest(home / manifest, outputs, dependencies, predicate)
+        about = {"stage": job.stage, "spec_sha256": sha256_json(job.spec), "code": job.code}
+        attempt = Attempt(home / manifest, predicate["run_uid"], about)
+        made = write_manifest(home / manifest, outputs, dependencies, predicate)
+        attempt.end("completed", seconds=1.0, manifest_sha256=sha256_file(home / manifest))
+        return made
 
     def denoiser(self, name: str, dataset: Artefact) -> Artefact:
         """A denoiser of one tensor."""
@@ -206,6 +217,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         shape = (TRAIN, CANDIDATES, SIDE, SIDE, 3)
         images = stream("bank", name).integers(0, 255, shape, dtype=np.uint8)
         half, made = TRAIN // 2, []
+        sampled = "ema" if denoiser.stage == "train-denoiser" else "imported"
         for number, part in enumerate((images[:half], images[half:]), start=1):
             made.append(
                 self.write(
@@ -242,6 +254,12 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             counters={"anchors": TRAIN},
             facts={
                 "label_conditioned": False,
+                "denoiser": {
+                    "tensors_sha256": denoiser.predicate["facts"]["tensors_sha256"][sampled],
+                    "weights": sampled,
+                },
+                "sampler": {"generator": "interpolate", **self.params.banks[name].options},
+                "devices": ["cpu"],
                 "dataset": {
                     "anchors": TRAIN,
                     "images_sha256": sha256_array(np.load(dataset.folder / "images.npy")),
@@ -302,15 +320,12 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             loss = parts["info_nce"] + weight * parts.get("alignment", 0.0)
             epoch = step // per_epoch
             rate = (0.001, 0.1)[epoch]  # one epoch of warm-up, then the start of the cosine
+            if has_teacher(run):
+                parts["momentum"] = momentum(run, step, steps)
             record = {"step": step, "epoch": epoch, "lr": rate, **parts, "loss": loss}
             lines.append(canonical_json({**record, "embedding_std": 0.1}))
-        files = {
-            "encoder.safetensors": f"encoder {run.slug}",
-            "checkpoints/start.safetensors": f"start {run.slug}",
-            "checkpoints/middle.safetensors": f"middle {run.slug}",
-            "checkpoints/final.safetensors": f"final {run.slug}",
-            "history.jsonl": "\n".join(lines) + "\n",
-        }
+        weights, digests = checkpoints(run, per_epoch)
+        files = {**weights, "history.jsonl": "\n".join(lines) + "\n"}
         read = [artefact.predicate["facts"].get("label_conditioned") for artefact in inputs]
         given = {**spec_uses_labels(run.spec), "artefact": any(read)}
         facts = {
@@ -320,9 +335,9 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             "execution": switches(run.spec.execution).canonical(),
             "processes": 1,
             "batch_norm": run.spec.batch_norm,
-            "init_sha256": sha256_text(f"init {run.slug}"),
+            "init_sha256": digests["start"],
             "first_batch_sha256": sha256_text(f"batch {run.spec.seed}"),
-            "final_sha256": sha256_text(f"final {run.slug}"),
+            "final_sha256": digests["final"],
             "terms": ["info_nce"],
         }
         return self.write(
@@ -330,8 +345,13 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             f"runs/{run.slug}",
             files,
             inputs,
+            recorded={"claims_sha256": sha256_file(CLAIMS)},
             metrics={"pretrain/loss": loss},
-            counters={"optimizer_steps": steps},
+            counters={
+                "optimizer_steps": steps,
+                "ema_updates": steps if has_teacher(run) else 0,
+                "samples": steps * run.spec.recipe.batch_size,
+            },
             facts=facts,
         )
 
@@ -414,6 +434,19 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             metrics=reports / "metrics.json",
         )
         frame = [reports / "frame.manifest.json"]
+        endings = {"csv": "claims.csv", "md": "claims.md", "tex": "claims.tex"}
+        self._run(
+            "judge-claims",
+            judge_claims,
+            "claims.manifest.json",
+            None,
+            root=root,
+            frame=frame,
+            claims=CLAIMS,
+            verdicts=reports / "verdicts.json",
+            statement=reports / "verdicts.intoto.json",
+            **{flag: reports / name for flag, name in endings.items()},
+        )
         tables, figures = [], []
         for name in self.params.tables:
             tables.append(reports / f"tables/{name}.manifest.json")
@@ -439,6 +472,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
                 figure=name,
                 root=root,
                 frame=frame,
+                expectations=[CLAIMS.with_name(name) for name in EXPECTATIONS],
                 **files,
             )
         self._run(

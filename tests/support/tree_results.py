@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 from tree_params import CLASSES, SIDE, TEST, TRAIN
 
+from clsp.audit.relearn import relearn_linear, revote
 from clsp.config.floors import Floor
 from clsp.config.foreign import Imported
 from clsp.config.grid import Run
@@ -126,11 +127,9 @@ class Judging:
     def features(
         self, judged: Judged, encoder: Artefact | None, datasets: list[Artefact]
     ) -> Artefact:
-        """Random features of every dataset."""
+        """Random features of every dataset, a little apart where classes differ."""
         tensors = {
-            f"{data.folder.name}/{split}": stream(judged.slug, data.folder.name, split)
-            .normal(size=(count, WIDTH))
-            .astype(np.float32)
+            f"{data.folder.name}/{split}": self._drawn(judged.slug, data, split, count)
             for data in datasets
             for split, count in (("train", TRAIN), ("test", TEST))
         }
@@ -145,6 +144,25 @@ class Judging:
         return self.write(
             features_job(judged), f"features/{judged.slug}", files, inputs, facts=facts
         )
+
+    @staticmethod
+    def _drawn(slug: str, data: Artefact, split: str, count: int) -> np.ndarray:
+        noise = stream(slug, data.folder.name, split).normal(size=(count, WIDTH))
+        labels = np.load(data.folder / "labels.npy")
+        shown = labels if labels.ndim == 2 else np.eye(CLASSES)[labels]
+        part = shown[:TRAIN] if split == "train" else shown[TRAIN:]
+        return (noise + part @ np.eye(CLASSES, WIDTH)).astype(np.float32)
+
+    def _learnt(self, judged: Judged, features: Artefact, dataset: Artefact) -> list[np.ndarray]:
+        """Logits of the linear probe, and votes of the nearest neighbours, from stored features."""
+        stored, task = load_file(features.folder / "features.safetensors"), dataset.folder.name
+        labels = np.load(dataset.folder / "labels.npy")
+        train, test = stored[f"{task}/train"], stored[f"{task}/test"]
+        fit = (train, labels[:TRAIN], test, labels[TRAIN:])
+        spec = judged.probe
+        logits = relearn_linear(spec.linear, *fit, classes=CLASSES, seed=spec.seed)[1]
+        guess = revote(spec.knn, *fit, CLASSES).guess
+        return [logits, np.eye(CLASSES, dtype=np.float32)[guess]]
 
     @staticmethod
     def epoch(judged: Judged) -> int | None:
@@ -181,9 +199,8 @@ class Judging:
         """Linear probe and kNN, with logits that give the recorded numbers."""
         task = dataset.folder.name
         plain = {"logits": "logits", "labels": "labels", "rows": "rows"}
-        linear = self._arrays(task, "", self._logits(task, "linear", run.slug))
+        linear, knn = (self._arrays(task, "", x) for x in self._learnt(run, features, dataset))
         linear["logits_best_rate"] = self._logits(task, "rate", run.slug)
-        knn = self._arrays(task, "", self._logits(task, "knn", run.slug))
         knn["logits_best_of_k"] = self._logits(task, "best", run.slug)
         of_linear, of_knn = {"file": "linear.npz", **plain}, {"file": "knn.npz", **plain}
         rated = {**of_linear, "logits": "logits_best_rate"}

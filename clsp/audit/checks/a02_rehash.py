@@ -6,6 +6,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A02"
 SEVERITY = BLOCKING
+LEVEL = "L1"
 
 
 def _files(suite: Suite, artefact: Artefact) -> list[Finding]:

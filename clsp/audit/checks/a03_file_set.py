@@ -9,6 +9,7 @@ from clsp.report.records import Records
 
 ID = "A03"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _walk(folder: Path) -> list[Path]:

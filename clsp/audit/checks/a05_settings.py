@@ -10,6 +10,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A05"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 BEFORE = ("check-data",)  # stands before training; no number is read from it
 
 

@@ -7,6 +7,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A06"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _code(suite: Suite, job: Job, artefact: Artefact) -> list[Finding]:

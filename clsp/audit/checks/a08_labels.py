@@ -16,6 +16,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A08"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 UNLABELLED = -1
 
 Problem = tuple[str, str]  # expected, found

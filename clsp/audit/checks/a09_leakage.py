@@ -29,6 +29,7 @@ from clsp.runtime.progress import Progress
 
 ID = "A09"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, ClspError)
 
 

@@ -15,6 +15,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A10"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 
 
 def _coverage(index: np.ndarray, shape: tuple[int, ...], anchors: int, wanted: int) -> str:

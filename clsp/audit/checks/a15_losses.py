@@ -13,6 +13,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A15"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 TOLERANCE = 1e-6
 TINY = 1e-12
 ALWAYS = ("step", "epoch", "lr", "loss", "embedding_std")

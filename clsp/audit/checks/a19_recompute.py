@@ -17,6 +17,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A19"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 TOLERANCE = 1e-9  # percent
 FILES = {
     "linear": "linear.json",

@@ -13,6 +13,7 @@ from clsp.runtime.tracking import flatten
 
 ID = "A20"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 TOLERANCE = 1e-9
 LONGEST = 6000  # characters of a parameter that MLflow takes
 HINT = "--without-mlflow leaves MLflow out"

@@ -17,6 +17,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A21"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 ALLOWED = {  # (protocol, variant) -> splits on which something may have been chosen
     ("linear", ""): {"none"},
     ("linear", "best_rate"): {"val"},  # beside the headline, whose rate is fixed

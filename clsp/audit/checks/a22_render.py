@@ -17,6 +17,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A22"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 MALFORMED = (
     OSError,
     ValueError,

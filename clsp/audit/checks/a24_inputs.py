@@ -19,6 +19,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A24"
 SEVERITY = BLOCKING
+LEVEL = "L1"
 IMPORTING = ("import-denoiser", "import-encoder")
 FOREIGN = "foreign/"  # their flag for files that somebody else made
 

@@ -12,6 +12,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A41"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _expected(run: Run) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A42"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 LOCK = Path("datasets.lock.json")
 LOCAL = "local"  # a file that the user put there
 Problem = tuple[str, str]  # expected, found

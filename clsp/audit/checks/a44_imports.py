@@ -21,6 +21,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A44"
 SEVERITY = BLOCKING
+LEVEL = "L1"
 STORED = {
     "import-denoiser": "unet/diffusion_pytorch_model.safetensors",
     "import-encoder": "encoder.safetensors",

@@ -1,0 +1,85 @@
+"""Encoders did not collapse: their features of the own test images spread, and so do their guesses.
+
+Looked at are the features on the dataset that an encoder was trained or is judged on; on images it
+never saw even a good encoder's features lie close together.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from clsp.audit.features import FILE, read_test
+from clsp.audit.finding import BADGE, BLOCKING, Finding
+from clsp.audit.recompute import load_predictions
+from clsp.audit.relearn import Spread, spread_of
+from clsp.audit.suite import Suite
+from clsp.config.foreign import Imported
+from clsp.report.collect import Judged
+
+ID = "A17"
+SEVERITY = BLOCKING
+LEVEL = "L2"
+# Bounds of audit.md A17, looked at on the demo: encoders of 20 epochs have a deviation of 0.76 or
+# more and a rank of 28 of 64; untrained ones 0.08 to 0.17 and 4 to 11 on images of other datasets.
+DEVIATION = 0.25  # of unit features, times sqrt(F)
+RANK = 10.0  # RankMe; of narrow features or few images at most a quarter of what is possible
+DEAD = 0.2  # share of dimensions that never change
+FROZEN_RANK = 1.5  # below it, features lie on one line
+
+
+def _spread(spread: Spread, shape: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+    if not spread.finite:
+        yield "finite features", "NaN or infinity"
+        return
+    if spread.deviation < DEVIATION:
+        yield f"a deviation of at least {DEVIATION} / sqrt(F)", f"{spread.deviation:.3g} / sqrt(F)"
+    least = min(RANK, max(FROZEN_RANK, min(shape) / 4))
+    if spread.rank < least:
+        yield f"a RankMe of at least {least:g}", f"{spread.rank:.3g} of {min(shape)}"
+    if spread.dead > DEAD:
+        yield f"at most {DEAD:.0%} of dimensions that never change", f"{spread.dead:.0%}"
+
+
+def _guesses(suite: Suite, judged: Judged) -> Iterator[tuple[str, str, str]]:
+    """Probes that predict one class for everything."""
+    for each, probe in suite.probes:
+        if each is not judged:
+            continue
+        for number, record in suite.results_of(judged, probe):
+            if number.protocol != "linear":
+                continue
+            names = record["predictions"]
+            path = probe.folder / names["file"]
+            try:
+                logits = load_predictions(path, names).logits
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # A19 reports it
+            if logits is not None and len(np.unique(logits.argmax(axis=1))) < 2:
+                yield str(path), "more than one predicted class", "one"
+
+
+def _problems(
+    suite: Suite, judged: Judged, path: str, test: np.ndarray
+) -> Iterator[tuple[str, str, str]]:
+    for problem in _spread(spread_of(test), test.shape):
+        yield path, *problem
+    yield from _guesses(suite, judged)
+
+
+def check(suite: Suite) -> list[Finding]:
+    """Measure the features of every encoder on its own test images."""
+    findings = []
+    for judged in [*suite.runs.values(), *suite.imported.values()]:
+        found = read_test(suite, judged)
+        if found is None:
+            continue  # A01, A02 and A23 report it
+        artefact, test = found
+        # Of an encoder that somebody else trained it is a fact about it, not about our records.
+        severity = BADGE if isinstance(judged, Imported) else BLOCKING
+        numbers = suite.affected(artefact)
+        message = "the encoder collapsed, or its features are not those of an encoder"
+        findings += [
+            Finding(ID, severity, *problem, message, judged.slug, numbers)
+            for problem in _problems(suite, judged, str(artefact.folder / FILE), test)
+        ]
+    return findings

@@ -1,0 +1,30 @@
+"""What is recorded of the machine: enough to compare, and no secret."""
+
+import pytest
+
+from clsp.runtime.canonical import canonical_json
+from clsp.runtime.machine import VARIABLES, describe_machine, hardware_class
+
+
+def test_everything_that_a_record_of_the_environment_needs_is_there():
+    found = describe_machine(3)
+    assert found["threads"] == 3 and found["cpu"]
+    assert found["versions"]["numpy"]
+    assert {"python", "platform", "device", "gpu", "torch_switches", "variables"} <= found.keys()
+    canonical_json(found)
+
+
+def test_variables_come_from_a_list(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    variables = describe_machine(1)["variables"]
+    assert variables["OMP_NUM_THREADS"] == "1"
+    assert set(variables) <= set(VARIABLES) and "hush" not in canonical_json(variables)
+
+
+def test_the_class_of_hardware_is_that_of_the_gpu_with_its_memory_or_of_the_processor():
+    a = {"gpu": {"name": "H100", "memory_bytes": 80}, "cpu": "x"}
+    b = {"gpu": {"name": "H100", "memory_bytes": 94}, "cpu": "x"}
+    assert hardware_class(a) != hardware_class(b)
+    assert hardware_class({"gpu": None, "cpu": "x"}) == "x"
+    assert hardware_class({"device": "cpu"}) == "cpu"  # a record of an earlier version

@@ -1,0 +1,270 @@
+"""The fault matrix of audit.md section 4: for each row the faults or tests that show it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        what: In short.
+        faults: Names in FAULTS that the audit has to find.
+        tests: "path::function" of tests that show what no audit of files can.
+        without: Why the row does not apply, or who cannot show it here; empty else.
+    """
+
+    what: str
+    faults: tuple[str, ...] = ()
+    tests: tuple[str, ...] = field(default=())
+    without: str = ""
+
+
+EXTRACT = "tests/data/test_extract.py"
+DOWNLOAD, RESUME = "tests/data/test_download.py", "tests/data/test_resume.py"
+FILES, JOB = "tests/runtime/test_files.py", "tests/runtime/test_job.py"
+LEDGER, PARAMS = "tests/runtime/test_ledger.py", "tests/config/test_params.py"
+FOREIGN, INTERRUPT = "tests/imports/test_foreign.py", "tests/workflow/test_interrupt.py"
+POLICY, RECOMPUTE = "tests/audit/test_policy.py", "tests/audit/test_recompute.py"
+PRETRAIN = "tests/pretrain/test_run.py"
+
+MATRIX: dict[int, Row] = {
+    1: Row("bit flip in a shard, time kept", ("bit_flipped_in_shard", "bit_flipped_in_bank")),
+    2: Row(
+        "the same in DVC's cache",
+        ("bit_flipped_in_bank",),
+        ("tests/runtime/test_manifest.py::test_a_changed_byte_is_found_whatever_its_time_stamp",),
+    ),
+    3: Row(
+        "bit flip in weights and arrays",
+        ("bit_flipped_in_encoder", "bit_flipped_in_logits"),
+        (f"{JOB}::test_a_corrupt_input_stops_the_job_before_it_starts",),
+    ),
+    4: Row(
+        "truncated archive",
+        ("logits_truncated",),
+        (f"{EXTRACT}::test_a_damaged_archive_is_named_and_leaves_nothing",),
+    ),
+    5: Row(
+        "a digest in the catalogue that is wrong",
+        (),
+        (f"{DOWNLOAD}::test_each_digest_is_checked_and_wrong_bytes_are_not_kept",),
+    ),
+    6: Row(
+        "right md5, wrong sha256",
+        ("other_archive_fetched",),
+        (f"{DOWNLOAD}::test_each_digest_is_checked_and_wrong_bytes_are_not_kept",),
+    ),
+    7: Row("labels swapped", ("labels_swapped_in_dataset", "labels_swapped_in_predictions")),
+    8: Row("metric file edited, time kept", ("metric_file_edited", "counts_edited")),
+    9: Row("table edited", ("table_md_edited", "table_tex_edited", "table_csv_edited")),
+    10: Row("MLflow edited", ("mlflow_value_edited", "mlflow_point_edited")),
+    11: Row("metric, MLflow and table edited alike", ("results_edited_everywhere",)),
+    12: Row(
+        "checkpoint of another configuration",
+        ("encoder_exchanged", "checkpoint_of_other_settings", "encoder_of_another_run"),
+        ("tests/audit/test_published.py::test_one_checkpoint_under_two_rows_is_found",),
+    ),
+    13: Row(
+        "raw instead of averaged denoiser",
+        ("bank_drawn_with_raw_weights", "raw_weights_sampled_instead_of_average"),
+    ),
+    14: Row("seed missing", ("initial_weights_not_recorded",)),
+    15: Row("seed doubled", ("same_initial_weights",)),
+    16: Row("mixed code", ("code_stale",)),
+    17: Row("lock file changed", ("other_packages",)),
+    18: Row(
+        "NaN loss",
+        ("loss_of_denoiser_missing",),
+        (
+            f"{PRETRAIN}::test_a_run_that_is_not_finite_stops_before_the_update",
+            f"{LEDGER}::test_every_end_is_recorded_with_its_reason",
+        ),
+    ),
+    19: Row(
+        "infinity only under AMP", without="reduced precision here is bfloat16, without a scaler"
+    ),
+    20: Row(
+        "collapse",
+        ("features_of_a_collapsed_encoder",),
+        ("tests/audit/test_relearn.py::test_collapsed_features_are_seen",),
+    ),
+    21: Row("features on one line", ("features_on_one_line",)),
+    22: Row(
+        "teacher frozen",
+        ("average_frozen", "average_updated_too_rarely", "average_is_the_online_network"),
+    ),
+    23: Row("candidate is its anchor", ("candidate_is_its_anchor", "candidate_of_one_colour")),
+    24: Row("black image", ("candidate_blank", "candidate_missing_in_index")),
+    25: Row(
+        "class-conditional shards",
+        ("labels_behind_denoiser_claimed", "network_with_labels_in_unconditional_denoiser"),
+    ),
+    26: Row(
+        "labels in the loss",
+        ("labels_used_in_secret", "labels_denied"),
+        (f"{PRETRAIN}::test_labels_reach_only_a_method_that_uses_them",),
+    ),
+    27: Row("probe trained on test", ("probe_trained_on_test",)),
+    28: Row("best epoch reported", ("earlier_epoch_reported",)),
+    29: Row("best k of the test set", ("best_k_as_headline",)),
+    30: Row("another average presented", ("another_metric_reported",)),
+    31: Row("too few epochs", ("checkpoint_of_an_earlier_epoch", "step_missing")),
+    32: Row(
+        "resume skipped or repeated",
+        ("step_missing",),
+        ("tests/pretrain/test_resume.py::test_resume_equals_the_straight_run",),
+    ),
+    33: Row(
+        "ledger edited",
+        (
+            "ledger_line_edited",
+            "ledger_line_dropped",
+            "failed_attempt_dropped",
+            "ledger_lacks_the_line_noted_earlier",
+            "attempt_taken_out_of_the_ledger",
+            "attempt_failed_without_reason",
+            "manifest_of_a_failed_attempt",
+        ),
+    ),
+    34: Row(
+        "disk full",
+        (),
+        (
+            f"{FILES}::test_an_interrupted_write_keeps_the_old_file",
+            f"{EXTRACT}::test_a_full_disk_is_not_the_archives_fault",
+        ),
+    ),
+    35: Row(
+        "SIGKILL while saving",
+        (),
+        (
+            "tests/runtime/test_checkpoint.py::test_a_kill_between_the_files_leaves_the_previous_state",
+            "tests/pretrain/test_resume.py::test_sigkill_and_a_new_process_equal_the_straight_run",
+            f"{LEDGER}::test_a_killed_attempt_is_noted_by_the_next_one",
+        ),
+    ),
+    36: Row(
+        "SIGTERM",
+        (),
+        (
+            f"{INTERRUPT}::test_a_terminated_job_sweeps_up_and_says_so",
+            f"{LEDGER}::test_every_end_is_recorded_with_its_reason",
+        ),
+    ),
+    37: Row(
+        "Snakemake killed", (), (f"{INTERRUPT}::test_a_killed_snakemake_takes_its_jobs_along",)
+    ),
+    38: Row(
+        "two writers",
+        (),
+        (
+            f"{FILES}::test_a_second_writer_is_refused_and_a_killed_one_leaves_no_lock",
+            f"{LEDGER}::test_processes_that_write_at_once_leave_one_chain",
+        ),
+    ),
+    39: Row(
+        "hostile tar",
+        (),
+        (
+            f"{EXTRACT}::test_names_that_leave_the_folder",
+            f"{EXTRACT}::test_links_and_devices",
+            f"{EXTRACT}::test_two_members_of_one_name",
+            f"{EXTRACT}::test_a_bomb_of_many_members",
+        ),
+    ),
+    40: Row(
+        "pickle payload",
+        ("pickle_among_results", "checkpoint_that_torch_would_unpickle"),
+        (f"{FOREIGN}::test_a_hostile_pickle_does_not_run",),
+    ),
+    41: Row(
+        "array of objects",
+        ("labels_of_python_objects",),
+        (f"{RECOMPUTE}::test_objects_are_not_unpickled",),
+    ),
+    42: Row(
+        "zip bomb",
+        ("bomb_instead_of_predictions",),
+        (f"{FOREIGN}::test_damaged_and_odd_zip_files_are_refused_unread",),
+    ),
+    43: Row(
+        "huge safetensors header",
+        ("header_of_an_enormous_tensor_file",),
+        (f"{FOREIGN}::test_damaged_safetensors_are_refused",),
+    ),
+    44: Row(
+        "misspelt setting",
+        (),
+        (f"{PARAMS}::test_a_mistake_is_named_with_its_place_and_the_remedy",),
+    ),
+    45: Row(
+        "setting out of range",
+        (),
+        (f"{PARAMS}::test_a_mistake_is_named_with_its_place_and_the_remedy",),
+    ),
+    46: Row(
+        "record of a newer version",
+        (),
+        ("tests/runtime/test_manifest.py::test_foreign_and_future_manifests_are_refused",),
+    ),
+    47: Row(
+        "combination that does not work",
+        (),
+        (f"{PARAMS}::test_a_mistake_is_named_with_its_place_and_the_remedy",),
+    ),
+    48: Row("clock set back", ("clock_set_back", "duration_below_zero")),
+    49: Row("read-only files", (), (f"{POLICY}::test_a_tree_that_cannot_be_written_is_audited",)),
+    50: Row("GPU out of memory", without="needs a GPU that can be filled"),
+    51: Row(
+        "no GPU where one is demanded",
+        (),
+        ("tests/runtime/test_device.py::test_a_demanded_gpu_that_is_not_there_stops_at_once",),
+    ),
+    52: Row(
+        "network lost",
+        (),
+        (
+            f"{RESUME}::test_an_interrupted_download_is_continued_by_the_next_run",
+            f"{RESUME}::test_a_file_that_changes_between_the_parts",
+        ),
+    ),
+    53: Row("web page for an archive", (), (f"{DOWNLOAD}::test_a_web_page_is_recognised",)),
+    54: Row("redirect elsewhere", (), (f"{DOWNLOAD}::test_redirects_elsewhere_are_refused",)),
+    55: Row(
+        "odd names",
+        (),
+        (
+            "tests/data/test_image_folder.py::test_names_that_are_no_utf8",
+            "tests/data/test_extract_headers.py::test_names_that_are_not_utf8",
+        ),
+    ),
+    56: Row("long names", (), (f"{PARAMS}::test_names_may_be_long_and_slugs_have_an_end",)),
+    57: Row("locales", (), (f"{POLICY}::test_locale_and_hash_seed_change_no_byte",)),
+    58: Row("long parameters in MLflow", ("mlflow_setting_edited", "mlflow_setting_deleted")),
+    59: Row(
+        "empty metrics",
+        ("metrics_empty",),
+        (f"{FILES}::test_a_promised_output_that_is_missing_is_an_error",),
+    ),
+    60: Row(
+        "worker dies",
+        (),
+        ("tests/diffusion/test_team.py::test_stopped_they_continue_bit_for_bit_until_one_dies",),
+    ),
+}
+
+
+def injected() -> list[str]:
+    """Every fault that some row names, once, in the order of the rows."""
+    return list(dict.fromkeys(name for row in MATRIX.values() for name in row.faults))
+
+
+def elsewhere() -> list[str]:
+    """Lines about rows that no audit of files can show."""
+    lines = []
+    for number, row in MATRIX.items():
+        if not row.faults:
+            shown = row.without or f"shown by {row.tests[0]}"
+            lines.append(f"row {number}, {row.what}: {shown}")
+    return lines
