@@ -83,6 +83,7 @@ ON_GPU = (
 )
 COMMANDS = {
     "audit": ("clsp.audit.run:main", "re-derive every number and compare"),
+    "bundle": ("clsp.bundle.run:main", "pack what an audit needs into one archive"),
     "replay": ("clsp.replay.run:main", "compute samples of finished artefacts again"),
     "data": ("clsp.data.command:main", "list, fetch and verify the datasets"),
     "check": ("clsp.config.check:main", "validate a params.yaml and list its runs"),
@@ -90,6 +91,7 @@ COMMANDS = {
     "track-init": ("clsp.runtime.tracking:main", "create the MLflow store"),
     "snapshot": ("clsp.workflow.snapshot:main", "record results with DVC"),
     "provenance": ("clsp.workflow.provenance:main", "export or restore Snakemake's records"),
+    "export": ("clsp.export.command:main", "model cards and an RO-Crate of finished results"),
 }
 
 

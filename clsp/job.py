@@ -13,7 +13,14 @@ from clsp.config.claims import CLAIMS
 from clsp.config.strict import parse
 from clsp.runtime import leftovers, tracking
 from clsp.runtime.canonical import canonical_json, parse_json, sha256_file, sha256_json
-from clsp.runtime.errors import ConfigError, DataError, DivergedError
+from clsp.runtime.errors import (
+    ClspError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    ExhaustedError,
+    ran_out,
+)
 from clsp.runtime.files import exclusive, staged, write_atomic
 from clsp.runtime.ledger import Attempt, reason_of, status_of
 from clsp.runtime.machine import describe_machine
@@ -24,6 +31,7 @@ from clsp.runtime.manifest import (
     group_artefacts,
     write_manifest,
 )
+from clsp.runtime.places import place_of_file, without_places
 from clsp.runtime.source import lock_digest, source_state
 from clsp.runtime.stage import Outcome, Parameter, parameters
 
@@ -102,7 +110,8 @@ def _bind_one(bound: Bound, parameter: Parameter, given: Any, stage: str, code: 
             bound.values[name] = given / (code or "uncoded")
         case _:
             bound.values[name] = given
-            bound.others[name] = str(given)
+            rooted = isinstance(given, str | Path) and str(given).startswith("/")
+            bound.others[name] = place_of_file(Path(given)) if rooted else str(given)
 
 
 def _bind(call: Call) -> Bound:
@@ -129,12 +138,17 @@ def _expectations(stage: str) -> dict[str, Any]:
 
 def _dependencies(bound: Bound) -> list[dict[str, Any]]:
     made = [
-        {"name": f"{flag}/{name}", "uri": str(artefact.folder / name), "digest": subject["digest"]}
+        {
+            "name": f"{flag}/{name}",
+            "uri": place_of_file(artefact.folder / name),
+            "digest": subject["digest"],
+        }
         for flag, artefact in bound.inputs
         for name, subject in artefact.subjects.items()
     ]
     tracked = [
-        {**describe_file(path, flag), "uri": str(path)} for flag, path in bound.files.items()
+        {**describe_file(path, flag), "uri": place_of_file(path)}
+        for flag, path in bound.files.items()
     ]
     return made + tracked
 
@@ -143,13 +157,32 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def record_failure(call: Call, bound: Bound, started: str, error: DivergedError) -> None:
+def _in_memory(call: Call, values: dict[str, Any]) -> Outcome:
+    """Call the stage; that memory ran out is told like any other want of the machine.
+
+    The spec stays what it is: a smaller batch would be another run.
+
+    Raises:
+        ExhaustedError: If it ran out; whatever the stage raises else.
+    """
+    try:
+        return call.function(**values)
+    except (MemoryError, RuntimeError) as error:  # torch's are of the second kind
+        if not ran_out(error):
+            raise
+        first = (str(error).splitlines() or ["no message"])[0]
+        raise ExhaustedError(
+            f"{call.stage}: ran out of memory ({first}); nothing was made smaller to go on"
+        ) from error
+
+
+def record_failure(call: Call, bound: Bound, started: str, error: ClspError) -> None:
     """Write failed.json beside where the manifest would be: what was tried and why it ended."""
     record = {
         "schema_version": 1,
         "step": call.stage,
         "status": "failed",
-        "error": str(error),
+        "error": without_places(str(error)),
         "spec": bound.spec,
         "spec_sha256": sha256_json(bound.spec),
         "code": call.code,
@@ -187,6 +220,7 @@ def run(call: Call) -> Artefact:
 
     Raises:
         DivergedError: If training turned non-finite; failed.json then says so.
+        ExhaustedError: If memory ran out; failed.json then says so.
         ConfigError: If the spec or a flag is wrong.
         DataError: If an input is missing or corrupt, or an output cannot be written.
         IncompleteError: If another process is producing the same artefact.
@@ -229,8 +263,8 @@ def _make(call: Call, bound: Bound, uid: str) -> Artefact:
             private = {flag: lent[path] for flag, path in bound.outputs.items()}
             mirror.follow(private.get("history"))
             try:
-                outcome = call.function(**bound.values, **private)
-            except DivergedError as error:
+                outcome = _in_memory(call, {**bound.values, **private})
+            except (DivergedError, ExhaustedError) as error:
                 record_failure(call, bound, started, error)
                 raise
         mirror.finish(outcome.metrics, bound.outputs.get("history"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clsp.audit.finding import BLOCKING, Finding, Number
+from clsp.audit.images import image_noise
 from clsp.audit.level import L2, reaches
 from clsp.audit.suite import Suite
 from clsp.report.verdict import INVALID, NOT_REPRODUCED, NOT_RUN, REPRODUCED, WITHIN
@@ -80,5 +81,7 @@ def audited_claims(suite: Suite, findings: list[Finding]) -> list[dict[str, Any]
         elif verdict in JUDGED and shallow:
             verdict, because = NOT_RUN, f"audited at {suite.depth.level}, which recomputes nothing"
         told = {"verdict": verdict, "because": because, "indicative": record["indicative"]}
+        if record["kind"] == "difference" and not shallow:
+            told["image_noise"] = image_noise(suite, record)
         claims.append({**shown, **told, "level": suite.depth.level if verdict in JUDGED else None})
     return claims

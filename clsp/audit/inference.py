@@ -131,6 +131,22 @@ def indistinct(best: Row, other: Row, least: int = 3, level: float = 0.05) -> bo
     return p_different(found) >= level
 
 
+def bootstrap(
+    left: Sequence[float], right: Sequence[float], paired: bool, level: float = 0.95
+) -> list[float]:
+    """Ends of the percentile interval of a difference over 2000 resamples of seeds."""
+    generator = np.random.default_rng(0)
+    one = generator.integers(0, len(left), (2000, len(left)))
+    two = one if paired else generator.integers(0, len(right), (2000, len(right)))
+    drawn = np.mean(np.take(left, one), axis=1) - np.mean(np.take(right, two), axis=1)
+    return [float(np.quantile(drawn, (1 + sign * level) / 2)) for sign in (-1, 1)]
+
+
+def finite_error(means: Sequence[float], images: int) -> float:
+    """Standard error of a difference of accuracies (percent) if images were drawn for each."""
+    return math.sqrt(sum(mean * (100 - mean) for mean in means) / images)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values: each the largest of what it and all smaller ones are raised to."""
     array = np.asarray(p_values, dtype=np.float64)

@@ -32,8 +32,11 @@ def read_items(path: Path) -> Items:
         OSError: If it cannot be read.
         ValueError: If it is no such list.
     """
-    with open(path, encoding="utf-8", newline="") as stream:
-        header, *lines = csv.reader(stream, strict=True)
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            header, *lines = csv.reader(stream, strict=True)
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from error
     if header != HEADER:
         raise ValueError(f"{path}: header {','.join(header)} instead of {','.join(HEADER)}")
     if wrong := [number for number, line in enumerate(lines) if len(line) != len(HEADER)]:

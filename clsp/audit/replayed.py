@@ -10,6 +10,8 @@ from clsp.config.plan import (
     bank_job,
     banks_needed,
     denoiser_job,
+    fetch_job,
+    is_fetched,
     pairs_job,
     prepare_job,
     pretrain_job,
@@ -105,3 +107,29 @@ def drawn_again(
     except (OSError, ValueError, IndexError) as error:
         return f"the bank cannot be read ({error})"
     return pairs, stored, np.asarray(fresh), facts
+
+
+def prepared_name(dataset: str) -> str:
+    """How a dataset that was prepared again is listed beside runs and banks."""
+    return f"dataset {dataset}"
+
+
+def prepared_again(suite: Suite, name: str) -> dict[str, Any] | str | None:
+    """The answer of the replayer for a dataset, or why there is none.
+
+    Returns:
+        See `Replayer.dataset`; a message where it cannot be done; None where nothing is computed
+        again or an artefact is missing.
+    """
+    dataset, raw = _current(suite, prepare_job(suite.params, name)), []
+    if not suite.depth.replays or dataset is None:
+        return None
+    if is_fetched(suite.params, name):
+        fetched = _current(suite, fetch_job(suite.params, name))
+        if fetched is None:
+            return None  # A01 reports it
+        raw.append(fetched)
+    try:
+        return suite.depth.replayer.dataset(dataset, raw)
+    except ClspError as error:
+        return str(error)

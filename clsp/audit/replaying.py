@@ -45,6 +45,20 @@ class Replayer(Protocol):
             IncompleteError: If it cannot be done here.
         """
 
+    def dataset(self, prepared: Artefact, raw: Sequence[Artefact]) -> dict[str, Any]:
+        """Prepare a dataset again.
+
+        Args:
+            prepared: The dataset; gives the settings.
+            raw: Its fetched files, where its kind has some.
+
+        Returns:
+            files: name -> sha256; counts: images of each class by split; machine: what it ran on.
+
+        Raises:
+            IncompleteError: If it cannot be done here.
+        """
+
     def training(self, run: Artefact, inputs: Sequence[Artefact], seed: int) -> dict[str, Any]:
         """Repeat the first steps of a run.
 
@@ -76,7 +90,7 @@ class Depth:
         samples: Candidates of a bank that are drawn again. 32 miss a tenth of forged ones with
             probability 0.034, 128 a twentieth with 0.0014 (audit.md A11).
         runs: Runs whose first steps are repeated, at most.
-        done: Runs and banks whose samples came out as they are stored.
+        done: Runs, banks and datasets that came out as they are stored.
         answers: What was computed again, by run.
     """
 
@@ -118,6 +132,14 @@ class Subprocess:
             flags = [part for name, a in given.items() for part in (f"--{name}", str(a.manifest))]
             _run(["candidates", *flags, "--pairs", str(out / "pairs.npy"), "--out", folder])
             return np.load(out / "images.npy", allow_pickle=False), read_json(out / "replay.json")
+
+    def dataset(self, prepared: Artefact, raw: Sequence[Artefact]) -> dict[str, Any]:
+        """Prepare a dataset again; see `Replayer`."""
+        with tempfile.TemporaryDirectory(prefix="clsp-replay-") as folder:
+            flags = ["--dataset", str(prepared.manifest), "--out", folder]
+            flags += ["--raw", *(str(artefact.manifest) for artefact in raw)] if raw else []
+            _run(["dataset", *flags])
+            return read_json(Path(folder) / "replay.json")
 
     def training(self, run: Artefact, inputs: Sequence[Artefact], seed: int) -> dict[str, Any]:
         """Repeat the first steps of a run; see `Replayer`."""

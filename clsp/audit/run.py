@@ -4,19 +4,26 @@ Exit codes: 0 pass, 1 findings, 2 usage or configuration, 3 incomplete, 4 files 
 """
 
 import argparse
+import csv
 import importlib
 import os
+import struct
 import sys
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from clsp.audit import mirror
+from clsp.audit import bundled, mirror
+from clsp.audit.checks.a03_file_set import irregular
 from clsp.audit.claims import audited_claims
 from clsp.audit.finding import BADGE, BLOCKING, INCOMPLETE, Finding
-from clsp.audit.level import DEFAULT, L3, LEVELS, level_of, reaches, read_nonce
+from clsp.audit.flags import build_parser
+from clsp.audit.level import L3, level_of, reaches, read_nonce
+from clsp.audit.place import Place
 from clsp.audit.replaying import Depth, Subprocess
 from clsp.audit.suite import Suite
 from clsp.audit.summary import rerun_hint, summary
@@ -29,11 +36,11 @@ from clsp.audit.verdict import (
     judge_cells,
     overall,
 )
-from clsp.config.convergence import EXPECTATIONS
 from clsp.config.load import load_params, read_yaml
 from clsp.config.schema import Params
 from clsp.config.strict import parse
 from clsp.report.cells import DEMONSTRATION
+from clsp.report.limits import LIMITS
 from clsp.runtime import registry, tracking
 from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
 from clsp.runtime.errors import ClspError, ConfigError, DataError
@@ -53,14 +60,11 @@ UNEXPECTED = (  # what reading a forged or damaged file may raise; errors of the
     EOFError,
     RuntimeError,
     MemoryError,
+    csv.Error,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
     ClspError,
-)
-LIMITS = (
-    "Passing means that every number follows from stored predictions and that all records agree. "
-    "Who trained on test images and kept all records consistent would pass too; only the search "
-    "for duplicates (A09), drawing candidates and repeating steps again at L3 (A11, A12), curves "
-    "above the reference (A27) and repeating whole runs (L4) speak to that. "
-    "Unsigned records prove consistency, not authorship."
 )
 
 
@@ -87,6 +91,8 @@ def _run_check(module: ModuleType, suite: Suite) -> list[Finding]:
 
 def run_checks(suite: Suite) -> list[Finding]:
     """Findings of every check that the level asks for, in the order of their ids."""
+    if unsafe := irregular(suite):
+        return unsafe
     wanted = [m for m in load_checks().values() if reaches(suite.depth.level, level_of(m))]
     return [finding for module in wanted for finding in _run_check(module, suite)]
 
@@ -170,67 +176,29 @@ def build_record(
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m clsp audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
-    given.add_argument("--spec", metavar="JSON", help="resolved parameters instead of a file")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/PROFILE")
-    parser.add_argument("--reports", type=Path, metavar="DIR", help="default: reports/PROFILE")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: REPORTS/audit.json")
-    parser.add_argument(
-        "--mlflow", metavar="URI", help=f"default: ${tracking.URI}, or mlflow.db if it is here"
-    )
-    parser.add_argument(
-        "--without-mlflow", action="store_true", help="leave the mirror out; the record says so"
-    )
-    parser.add_argument(
-        "--level",
-        choices=LEVELS,
-        default=DEFAULT,
-        help="L0 structure, L1 rehash, L2 recompute (default), L3 replay samples, L4 rerun: as L3, "
-        "and the command that repeats a whole run",
-    )
-    parser.add_argument("--nonce", metavar="HEX", help="decides what is sampled; drawn at L3")
-    parser.add_argument("--samples", type=int, default=32, help="candidates per bank drawn at L3")
-    parser.add_argument("--replay-runs", type=int, default=3, help="runs repeated at L3, at most")
-    about = "claims, curves and explanations; default: reports/spec of this copy of the suite"
-    parser.add_argument(
-        "--expectations", type=Path, default=EXPECTATIONS, metavar="DIR", help=about
-    )
-    parser.add_argument("--anchor", metavar="HASH", help="a line of the ledger noted earlier")
-    parser.add_argument(
-        "--accept", action="append", default=[], metavar="ID", help="accept findings; never a pass"
-    )
-    parser.add_argument("--reason", action="append", default=[], metavar="TEXT", help="of --accept")
-    parser.add_argument("--self-test", action="store_true", help="inject every known fault")
-    parser.add_argument("--list-checks", action="store_true")
-    parser.add_argument("--explain", metavar="ID")
-    parser.add_argument("--json", action="store_true", help="print audit.json instead of lines")
-    return parser
-
-
-def _params(arguments: argparse.Namespace) -> Params:
+def _params(arguments: argparse.Namespace, bundle: Any) -> Params:
+    """As given, else those of the bundle, else those of this folder."""
     if arguments.spec is None:
-        return load_params(read_yaml(arguments.params), str(arguments.params))
+        if bundle is not None and arguments.params is None:
+            return bundle.params
+        path = arguments.params or Path("params.yaml")
+        return load_params(read_yaml(path), str(path))
     try:
         return parse(Params, parse_json(arguments.spec), "--spec")
     except ValueError as error:
         raise ConfigError(f"--spec: not valid JSON ({error})") from error
 
 
-def _mlflow(arguments: argparse.Namespace, params: Params) -> str | None:
-    """The store to compare with: as given, else the environment's, else this folder's.
+def _mlflow(arguments: argparse.Namespace, params: Params, bundle: Any) -> str | None:
+    """The store to compare with: as given, else the bundle's, the environment's or this folder's.
 
     Jobs leave the environment's alone where params.yaml switches tracking off. The rule passes
     resolved parameters, which leave tracking out, and sets the variable only where it is on.
     """
     if arguments.mlflow:
         return arguments.mlflow
+    if bundle is not None:
+        return bundle.mlflow
     listened = params.tracking or arguments.spec is not None
     if listened and os.environ.get(tracking.URI):
         return os.environ[tracking.URI]
@@ -287,9 +255,9 @@ def main(argv: list[str]) -> int:
 
     Raises:
         ConfigError: If the parameters or a flag are wrong.
-        DataError: If a folder is not there, or audit.json cannot be written.
+        DataError: If a folder is not there, a bundle is damaged, or audit.json cannot be written.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser(__doc__).parse_args(argv)
     if arguments.self_test:
         module, _, name = SELF_TEST.partition(":")
         return getattr(importlib.import_module(module), name)()
@@ -299,22 +267,47 @@ def main(argv: list[str]) -> int:
         return 0
     if arguments.explain:
         return _explain(arguments.explain)
-    params, accepted, depth = _params(arguments), _accepted(arguments), _depth(arguments)
-    suite = Suite(
+    accepted, depth = _accepted(arguments), _depth(arguments)
+    told = (arguments.bundle, arguments.unpack, arguments.results, arguments.reports)
+    with bundled.opened(*told) as bundle:
+        return _audit(arguments, bundle, accepted, depth)
+
+
+def _suite(arguments: argparse.Namespace, bundle: Any, depth: Depth) -> Suite:
+    """What is audited: the folders here, or those of an unpacked bundle."""
+    params = _params(arguments, bundle)
+    if bundle is None:
+        results = _folder(arguments.results, "results", params.profile, "--results")
+        reports = _folder(arguments.reports, "reports", params.profile, "--reports")
+    else:
+        results, reports = bundle.results, bundle.reports
+    return Suite(
         params,
-        _folder(arguments.results, "results", params.profile, "--results"),
-        _folder(arguments.reports, "reports", params.profile, "--reports"),
-        _mlflow(arguments, params),
+        results,
+        reports,
+        _mlflow(arguments, params, bundle),
         compare_mlflow=not arguments.without_mlflow,
         depth=depth,
         anchor=arguments.anchor,
         expectations=arguments.expectations,
+        place=Place() if bundle is None else bundle.place,
     )
-    findings = run_checks(suite)
+
+
+def _audit(arguments: argparse.Namespace, bundle: Any, accepted: dict, depth: Depth) -> int:
+    suite = _suite(arguments, bundle, depth)
+    root, out = suite.place.root, arguments.out or suite.reports / "audit.json"
+    if bundle is not None:
+        out = arguments.out or bundle.out
+        _say(bundle.notes(suite.expectations), sys.stderr)
+    findings = bundled.relaxed(suite, run_checks(suite))
     record = build_record(suite, findings, judge_cells(suite, findings), accepted)
+    if bundle is not None:
+        record["bundle"] = bundle.record(suite.expectations)
+    record = bundled.relative(record, root)
     text = canonical_json(record) + "\n"
-    write_atomic(arguments.out or suite.reports / "audit.json", text)
-    _say([finding.line for finding in findings], sys.stderr)
+    write_atomic(out, text)
+    _say([bundled.relative(finding, root).line for finding in findings], sys.stderr)
     shown = [text.rstrip()] if arguments.json else [*rerun_hint(suite), *summary(record)]
     _say(shown, sys.stdout)
     return EXIT[record["verdict"]]

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from clsp.audit.arrays import load_npy
 from clsp.audit.finding import Number
 from clsp.audit.level import generator_of
 from clsp.audit.lineage import Producer, bank_from, floor_from, import_from, made_from
+from clsp.audit.logs import Logs
+from clsp.audit.place import Place
 from clsp.audit.replaying import Depth
 from clsp.config.convergence import EXPECTATIONS
 from clsp.config.floors import Floor, expand_floors
@@ -37,7 +40,6 @@ from clsp.report.quality import bank_numbers, bank_rows
 from clsp.report.records import SHARD, Records, name_of, shard_of
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import ClspError
-from clsp.runtime.history import read_history
 from clsp.runtime.ledger import NAME, Chain, read_ledger
 from clsp.runtime.manifest import Artefact
 
@@ -63,6 +65,7 @@ class Suite:
         compare_mlflow: False when the auditor left the mirror out; the record then says so.
         depth: How deep the audit goes, and what it computes again.
         anchor: Hash of a line of the ledger that the auditor noted earlier, or None.
+        place: Where files lie that are beside results and reports; a bundle's are unpacked.
     """
 
     params: Params
@@ -73,6 +76,7 @@ class Suite:
     depth: Depth = field(default_factory=Depth)
     anchor: str | None = None
     expectations: Path = EXPECTATIONS  # claims, curves, explanations: the auditor's own
+    place: Place = field(default_factory=Place)
 
     @cached_property
     def ledger(self) -> Chain | None:
@@ -188,7 +192,7 @@ class Suite:
         if path not in self._hashes:
             try:
                 self._hashes[path] = sha256_file(path) if path.is_file() else None
-            except ClspError:
+            except (OSError, ValueError, ClspError):  # a name that no file can have, for example
                 self._hashes[path] = None
         return self._hashes[path]
 
@@ -281,13 +285,19 @@ class Suite:
             yield Number(judged.slug, *key), record
 
     @cached_property
+    def told(self) -> dict[Number, tuple[Artefact, dict[str, Any]]]:
+        """Every number's probe and what its manifest tells of it."""
+        every = ((probe, self.results_of(judged, probe)) for judged, probe in self.probes)
+        return {number: (probe, record) for probe, told in every for number, record in told}
+
+    @cached_property
     def truth(self) -> dict[Number, float]:
         """Numbers that check A26 recomputed from predictions, which fills it."""
         return {}
 
     @cached_property
-    def _histories(self) -> dict[Path, list[dict[str, Any]]]:
-        return {}
+    def _logs(self) -> Logs:
+        return Logs()
 
     def history(self, artefact: Artefact) -> list[dict[str, Any]]:
         """The step log of an artefact: numbers only, each record with its `step`.
@@ -295,17 +305,7 @@ class Suite:
         Raises:
             OSError, ValueError: If it cannot be read or holds something else.
         """
-        path = artefact.folder / "history.jsonl"
-        if path not in self._histories:
-            records = read_history(path)
-            for number, record in enumerate(records, start=1):
-                plain = isinstance(record, dict) and all(
-                    type(value) in (int, float) for value in record.values()
-                )
-                if not plain or type(record.get("step")) is not int:
-                    raise ValueError(f"line {number} is not a record of numbers with a step")
-            self._histories[path] = records
-        return self._histories[path]
+        return self._logs.read(artefact.folder / "history.jsonl")
 
     @cached_property
     def _datasets(self) -> dict[str, tuple[np.ndarray, dict[str, Any]] | None]:
@@ -319,7 +319,7 @@ class Suite:
             artefact = job and self.records.current(job.stage, job.name, job.spec)
             if artefact:
                 try:
-                    labels = np.load(artefact.folder / "labels.npy", allow_pickle=False)
+                    labels = load_npy(artefact.folder / "labels.npy")
                     card = read_json(artefact.folder / "card.json")
                     if isinstance(card, dict) and isinstance(labels, np.ndarray):
                         self._datasets[name] = (labels, card)

@@ -21,18 +21,47 @@ def rerun_hint(suite: Suite) -> list[str]:
     ]
 
 
+def _rows(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns of equal width; the last one as long as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(row).rstrip() for row in padded]
+
+
+def _cells(cells: list[dict[str, Any]]) -> list[str]:
+    """The verdict on every row of every table: how many cells it has, and what spoils them."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        name = f"{cell['table']}: {cell['dataset']} {cell['encoder']} {cell['label']}"
+        because = ", ".join(cell["because"])
+        key = (cell["verdict"], cell["level"] or "-", name, because)
+        groups.setdefault(key, []).append(cell)
+    rows = [("verdict", "level", "row", "cells")]
+    for (verdict, level, name, because), held in groups.items():
+        told = f"{len(held)}"
+        if verdict != VERIFIED:
+            told += f": {'; '.join(cell['column'] for cell in held)}"
+        rows.append((verdict, level, name, told + (f" ({because})" if because else "")))
+    return _rows(rows) if cells else []
+
+
+def _claims(claims: list[dict[str, Any]]) -> list[str]:
+    """The verdict on every claim, with the reason."""
+    rows = [("claim", "verdict", "because")]
+    for claim in claims:
+        parts = ("id", "dataset", "encoder", "left")
+        about = " ".join(str(claim[key]) for key in parts if claim.get(key))
+        told = [str(claim["because"])] if claim["because"] else []
+        told += [f"indicative: {claim['indicative']}"] if claim.get("indicative") else []
+        rows.append((about, claim["verdict"], "; ".join(told)))
+    return ["", *_rows(rows), ""] if claims else []
+
+
 def summary(record: dict[str, Any]) -> list[str]:
-    """Lines for the terminal: cells that are not verified, totals, limits and the verdict."""
+    """Lines for the terminal: the verdicts on cells and claims, totals, limits and the verdict."""
     totals = record["totals"]
     cells, counts = totals["cells"], totals["findings"]
-    lines = []
-    shown = [cell for cell in record["cells"] if cell["verdict"] != VERIFIED]
-    for cell in shown[:20]:
-        because = f" ({', '.join(cell['because'])})" if cell["because"] else ""
-        name = f"{cell['table']}: {cell['dataset']} {cell['encoder']} {cell['label']}"
-        lines.append(f"{cell['verdict']:8} {name}, {cell['column']}{because}")
-    if len(shown) > 20:
-        lines.append(f"... and {len(shown) - 20} more cells; all of them are in audit.json")
+    lines = [*_cells(record["cells"]), *_claims(record["claims"])]
     lines.append(
         f"{totals['manifests']} manifests, {totals['files']} files "
         f"({totals['bytes'] / 1e6:.1f} MB) hashed, {totals['numbers']} numbers expected, "

@@ -7,6 +7,7 @@ from typing import Any
 from clsp.audit.checks.a26_statistics import numbers_of
 from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
 from clsp.audit.level import L2, L3, reaches
+from clsp.audit.replayed import prepared_name
 from clsp.audit.suite import Suite
 from clsp.report.cells import Cell
 from clsp.report.published import PublishedNumbers
@@ -80,13 +81,16 @@ def _judge(suite: Suite, table: str, cell: Cell, findings: list[Finding]) -> Cel
 
 
 def _level(suite: Suite, numbers: set[Number]) -> str:
-    """The level that was reached: L3 where everything behind the cell was sampled and replayed."""
+    """The level that was reached: L3 where all behind the cell was sampled and computed again."""
     asked, done = suite.depth.level, suite.depth.done
     if not reaches(asked, L3):
         return asked
     runs = {number.run for number in numbers}
-    banks = {run.spec.bank for slug in runs if (run := suite.runs.get(slug)) and run.spec.bank}
-    return L3 if runs <= done and banks <= done else L2
+    specs = [run.spec for slug in runs if (run := suite.runs.get(slug))]
+    banks = {spec.bank for spec in specs if spec.bank}
+    tasks = {number.task for number in numbers} & suite.params.datasets.keys()
+    datasets = {prepared_name(name) for name in tasks | {spec.dataset for spec in specs}}
+    return L3 if runs | banks | datasets <= done else L2
 
 
 def judge_cells(suite: Suite, findings: list[Finding]) -> list[CellVerdict]:

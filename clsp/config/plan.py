@@ -185,6 +185,11 @@ def audit_code() -> str:
     return code_digest("clsp.audit.run", *checks)
 
 
+def export_code() -> str:
+    """Digest of the exports, so that a changed card or crate is written again."""
+    return code_digest("clsp.export.model", "clsp.export.crate")
+
+
 def banks_needed(params: Params) -> list[str]:
     """Banks that some run reads or that are measured, in the order of params.yaml."""
     used = {run.spec.bank for run in expand_runs(params).values()} | {*measured_banks(params)}

@@ -1,6 +1,6 @@
 """`python -m clsp replay`: compute samples of finished artefacts, or a whole run, again.
 
-The audit asks for the first two at L3. Nothing is written but into --out.
+The audit asks for all but the last at L3. Nothing is written but into --out.
 
 Exit codes: 0 done (of `whole`: all files equal), 1 files differ, 2 usage, 4 files or environment.
 """
@@ -8,6 +8,7 @@ Exit codes: 0 done (of `whole`: all files equal), 1 files differ, 2 usage, 4 fil
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
         drawn.add_argument(f"--{name}", type=Path, required=True, metavar="MANIFEST")
     drawn.add_argument("--pairs", type=Path, required=True, help="npy: rows (anchor, candidate)")
     drawn.add_argument("--out", type=Path, required=True, metavar="DIR")
+    prepared = kinds.add_parser(
+        "dataset", help="prepare a dataset again, and digest what comes out"
+    )
+    prepared.add_argument("--dataset", type=Path, required=True, metavar="MANIFEST")
+    prepared.add_argument("--raw", type=Path, nargs="*", default=[], metavar="MANIFEST")
+    prepared.add_argument("--out", type=Path, required=True, metavar="DIR")
     steps = kinds.add_parser("training", help="repeat the first steps of a run")
     whole = kinds.add_parser("whole", help="repeat a whole run and compare its files")
     for each in (steps, whole):
@@ -64,6 +71,17 @@ def _candidates(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _dataset(arguments: argparse.Namespace) -> int:
+    from clsp.replay.dataset import prepare_again
+
+    raw = [read_manifest(path) for path in arguments.raw]
+    with tempfile.TemporaryDirectory(prefix="clsp-prepare-") as folder:
+        answer = prepare_again(read_manifest(arguments.dataset), raw, Path(folder))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_atomic(arguments.out / "replay.json", canonical_json(answer) + "\n")
+    return 0
+
+
 def _training(arguments: argparse.Namespace) -> int:
     from clsp.replay.training import repeat_first_steps
 
@@ -86,5 +104,10 @@ def _whole(arguments: argparse.Namespace) -> int:
 def main(argv: list[str]) -> int:
     """Run one kind of replay; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    kinds = {"candidates": _candidates, "training": _training, "whole": _whole}
+    kinds = {
+        "candidates": _candidates,
+        "dataset": _dataset,
+        "training": _training,
+        "whole": _whole,
+    }
     return kinds[arguments.kind](arguments)

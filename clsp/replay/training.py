@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clsp.config.execution import switches
 from clsp.config.labels import spec_uses_labels
 from clsp.config.schema import RunSpec
 from clsp.config.strict import parse
@@ -17,14 +18,14 @@ from clsp.data.prepared import Prepared, open_prepared
 from clsp.models.ema import Teacher
 from clsp.pretrain.feed import Feed
 from clsp.pretrain.journal import Journal
-from clsp.pretrain.loop import Course
+from clsp.pretrain.loop import Course, Taken
 from clsp.pretrain.resume import Position, Resume, snapshot
 from clsp.pretrain.setup import Setup, set_up
 from clsp.pretrain.watch import Watch
 from clsp.runtime.checkpoint import load_tensors, tensors_sha256
 from clsp.runtime.device import resolve
 from clsp.runtime.errors import ConfigError, DataError
-from clsp.runtime.history import History
+from clsp.runtime.history import StepLog, read_history
 from clsp.runtime.machine import describe_machine
 from clsp.runtime.manifest import Artefact
 
@@ -59,28 +60,58 @@ def permuted(prepared: Prepared, seed: int) -> Prepared:
     return dataclasses.replace(prepared, labels=labels)
 
 
-def _course(setup: Setup, prepared: Prepared, step: int, folder: Path) -> Course:
+def repeatable(spec: RunSpec) -> RunSpec:
+    """The same run by kernels that repeat their bits; its arithmetic and its views stay.
+
+    Of a run that was computed by others, only what is near its log can be expected then.
+    """
+    chosen = switches(spec.execution)
+    if chosen.deterministic:
+        return spec
+    plain = {"deterministic": True, "compile": False, "fused": False}
+    return spec.model_copy(update={"execution": chosen.model_copy(update=plain)})
+
+
+@dataclasses.dataclass
+class Beginning:
     """The loop of a run at one of its steps, logging into a folder of its own."""
+
+    course: Course
+    feed: Feed
+    log: StepLog
+
+    def step(self) -> Taken:
+        """Take one step."""
+        return self.course.advance(self.feed.batch(self.course.position.step))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        self.course.journal.flush()
+        return read_history(self.log.path)
+
+
+def _begin(setup: Setup, prepared: Prepared, step: int, folder: Path) -> Beginning:
     labels = torch.from_numpy(np.array(prepared.split("train").labels)).to(setup.anchors.device)
     watch = Watch(setup.method, labels, setup.spec.recipe.epochs)
     resume = Resume(folder / "scratch", "replay", setup.method, setup.optimizer)
-    journal = Journal(History(folder / f"from-{step}.jsonl"))
-    return Course(setup, watch, Position(step=step), journal, resume)
+    log = StepLog(folder / f"from-{step}.jsonl")
+    course = Course(setup, watch, Position(step=step), Journal(log), resume)
+    return Beginning(course, Feed(setup, workers=0), log)
 
 
 def _weights(module: nn.Module) -> list[torch.Tensor]:
     return [parameter.detach().double().clone() for parameter in module.parameters()]
 
 
-def _follow(course: Course, feed: Feed) -> float | None:
+def _follow(begun: Beginning) -> float | None:
     """Take a step; the relative deviation of the moving average from m * old + (1 - m) * online."""
-    method = course.setup.method
+    method = begun.course.setup.method
     teacher = getattr(method, "teacher", None)
     if not isinstance(teacher, Teacher):
-        course.advance(feed.batch(course.position.step))
+        begun.step()
         return None
     old, online = _weights(teacher.network), _weights(method.online())
-    taken = course.advance(feed.batch(course.position.step))
+    taken = begun.step()
     decay = taken.known["momentum"]
     pairs = zip(old, online, _weights(teacher.network), strict=True)
     gaps = [
@@ -120,17 +151,16 @@ def _first(setup: Setup, prepared: Prepared, run: Artefact, steps: int, folder: 
     path = run.folder / "checkpoints/start.safetensors"
     _load(setup, path)
     same = tensors_sha256(snapshot(setup.method)) == fresh
-    course, feed, gaps, digest = _course(setup, prepared, 0, folder), Feed(setup), [], None
+    begun, gaps, digest = _begin(setup, prepared, 0, folder), [], None
     for number in range(1, min(steps, setup.steps) + 1):
         if number <= PERMUTED_STEPS:
-            gaps.append(_follow(course, feed))
+            gaps.append(_follow(begun))
         else:
-            course.advance(feed.batch(course.position.step))
+            begun.step()
         if number == PERMUTED_STEPS:
             digest = tensors_sha256(snapshot(setup.method))
-    course.journal.flush()
     known = [gap for gap in gaps if gap is not None]
-    return Repeated(course.journal.records, same, max(known, default=None), digest)
+    return Repeated(begun.records(), same, max(known, default=None), digest)
 
 
 def repeat_first_steps(
@@ -157,7 +187,7 @@ def repeat_first_steps(
     recorded = run.predicate["internalParameters"]
     threads = int(recorded.get("threads") or 1)
     torch.set_num_threads(threads)
-    spec, device = parse(RunSpec, run.spec, f"{run.manifest}"), resolve()
+    spec, device = repeatable(parse(RunSpec, run.spec, f"{run.manifest}")), resolve()
     dataset, given = sort_inputs(inputs)
     prepared = open_prepared(dataset)
     with tempfile.TemporaryDirectory(prefix="clsp-repeat-") as name:
@@ -166,10 +196,9 @@ def repeat_first_steps(
         setup, middle = set_up(spec, prepared, given, device), None
         at = _load(setup, run.folder / "checkpoints/middle.safetensors")
         if at < setup.steps:
-            course = _course(setup, prepared, at, folder)
-            course.advance(Feed(setup).batch(at))
-            course.journal.flush()
-            middle = course.journal.records[-1]
+            begun = _begin(setup, prepared, at, folder)
+            begun.step()
+            middle = begun.records()[-1]
         other = None
         if not any(spec_uses_labels(spec).values()) and first.digest is not None:
             changed = permuted(prepared, seed)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from clsp.report.escape import read_csv, write_csv
 from clsp.report.published import Published
-from clsp.report.statistics import DIGITS, mean_and_std, t_interval
+from clsp.report.statistics import DIGITS, binomial_error, mean_and_std, t_interval
 
 DASH = "—"
 MINUS = "−"
@@ -45,6 +45,8 @@ class Cell:
         low: Lower end of the two-sided 95 % t-interval of the mean, None below two seeds.
         high: Its upper end.
         standing: BEST, TIED (not significantly below the best) or nothing; clsp/report/standing.py.
+        image_error: Binomial standard error from the finite test set, points; None where the metric
+            is no share of images. In no interval: seeds share the images.
     """
 
     dataset: str
@@ -72,6 +74,7 @@ class Cell:
     low: float | None
     high: float | None
     standing: str
+    image_error: float | None
 
     @property
     def row(self) -> tuple[str, str, str]:
@@ -120,7 +123,7 @@ class Cell:
 FIELDS = tuple(f.name for f in fields(Cell))
 MARKS = ("demonstration", "note")  # the last columns of every csv, so that no extract loses them
 COLUMNS = (*FIELDS, *MARKS)
-_FLOATS = ("mean", "std", "published", "difference", "low", "high")
+_FLOATS = ("mean", "std", "published", "difference", "low", "high", "image_error")
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,21 @@ class Table:
         return rows
 
 
+def image_error(done: pd.DataFrame) -> float | None:
+    """Standard error of a mean over seeds from the finite test set that all of them share, points.
+
+    Args:
+        done: Rows of the frame, one per seed, of one task.
+
+    Returns:
+        None for metrics that are no share of images, or where seeds saw different numbers of them.
+    """
+    counts = {int(total) for total in done["total"]} if set(done["metric"]) == {"top1"} else set()
+    if len(counts) != 1:
+        return None
+    return binomial_error(float(done["value"].astype(float).mean()), counts.pop())
+
+
 def aggregate(
     seeds: pd.DataFrame,
     column: str,
@@ -189,6 +207,7 @@ def aggregate(
         expected=len(seeds),
         runs=" ".join(done["run"]),
         published=published,
+        error=image_error(done),
     )
 
 
@@ -209,6 +228,7 @@ def make_cell(
     mark: str = "",
     unit: str = "percent",
     published: Published | None = None,
+    error: float | None = None,
 ) -> Cell:
     """A cell from the values behind it; `first` is any row of the frame that it covers."""
     mean, std = mean_and_std(values)
@@ -240,6 +260,7 @@ def make_cell(
         low=_rounded(low),
         high=_rounded(high),
         standing="",
+        image_error=_rounded(error),
     )
 
 

@@ -7,12 +7,15 @@
 5 within tolerance: everything else.
 """
 
+import math
 from collections.abc import Iterator
 
 from clsp.config.claims import AtMost, BestOfMany, Claims, Difference, HoldsOnSeveral
 from clsp.report.contest import Contender, Contest, fits, seeds_of
 from clsp.report.statistics import (
     Estimate,
+    binomial_error,
+    bootstrap_difference,
     holm,
     mean_and_std,
     paired,
@@ -55,12 +58,9 @@ def _published(claim: Difference, left: Contender, values: list[float]) -> list[
     ]
 
 
-def _estimate(claim: Difference, left: list[float], right: list[float]) -> Estimate:
-    return (paired if claim.test.kind == "paired_t" else welch)(left, right)
-
-
-def _numbers(claim: Difference, found: Estimate, tau: float) -> Record:
-    level = claim.test.level
+def _numbers(claim: Difference, left: list[float], right: list[float], tau: float) -> Record:
+    level, paired_test = claim.test.level, claim.test.kind == "paired_t"
+    found = (paired if paired_test else welch)(left, right)
     low, high = found.interval(level)
     return {
         "difference": found.value,
@@ -70,13 +70,28 @@ def _numbers(claim: Difference, found: Estimate, tau: float) -> Record:
         "high": high,
         "p": found.p_above(claim.margin),
         "direction": direction(found, level),
+        "bootstrap": list(bootstrap_difference(left, right, paired_test)),
         "power": [power(excess, found.n, level) for excess in (1, 2, 3)],
         "indicative": decide(found, claim.margin, tau, claim.relation == ">", level),
     }
 
 
+def _image_error(means: list[float | None], totals: set[int | None]) -> float | None:
+    """Standard error of a difference from the finite test set, as if each side had one of its own.
+
+    That is an upper bound, because the sides share their images; the audit has the paired one.
+    """
+    (images,) = totals if len(totals) == 1 else (None,)
+    if images is None:
+        return None
+    return math.hypot(*(binomial_error(mean, images) for mean in means if mean is not None))
+
+
 UNKNOWN: Record = dict.fromkeys(
-    ("difference", "lower", "upper", "low", "high", "p", "direction", "power", "indicative")
+    (
+        *("difference", "lower", "upper", "low", "high", "p", "direction", "bootstrap", "power"),
+        "indicative",
+    )
 )
 
 
@@ -102,13 +117,16 @@ def _judge_pair(
         why = f"{len(seeds.missing)} of {len(seeds.used)} seeds are missing"
     elif not why and len(used) < minimum:
         why = f"n = {len(used)}"
-    numbers = _numbers(claim, _estimate(claim, left, right), tau) if len(used) > 1 else UNKNOWN
+    numbers = _numbers(claim, left, right, tau) if len(used) > 1 else UNKNOWN
+    task = next(iter(sides[0].runs.values())).judged_on
+    totals = {contest.images(side.runs[s], task, claim.number) for side in sides for s in used}
+    means = [mean_and_std(side)[0] for side in (left, right)]
     record = {
         "dataset": sides[0].dataset,
         "encoder": sides[0].encoder,
         "left": sides[0].label,
         "right": sides[1].label,
-        "task": next(iter(sides[0].runs.values())).judged_on,
+        "task": task,
         **claim.number.canonical(),
         "relation": claim.relation,
         "margin": claim.margin,
@@ -119,9 +137,10 @@ def _judge_pair(
         "n": len(used),
         "left_runs": runs[0],
         "right_runs": runs[1],
-        "left_mean": mean_and_std(left)[0],
-        "right_mean": mean_and_std(right)[0],
+        "left_mean": means[0],
+        "right_mean": means[1],
         **numbers,
+        "image_error": _image_error(means, totals),
         "published": _published(claim, sides[0], left),
     }
     return settle(record, contest.params.demonstration, lock(runs[0] + runs[1]), why)

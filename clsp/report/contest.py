@@ -79,14 +79,25 @@ class Contest:
         return [*grouped.values()]
 
     @cached_property
-    def _values(self) -> dict[tuple[str, str, str, str], float]:
+    def _done(self) -> dict[tuple[str, str, str, str], tuple[float, int | None]]:
+        """Values, and test images where the metric is the share of them that are right."""
         done = self.frame[self.frame["status"] == "done"]
         keys = zip(done["run"], done["task"], done["protocol"], done["variant"], strict=True)
-        return dict(zip(keys, done["value"].astype(float), strict=True))
+        told = zip(done["value"], done["metric"], done["total"], strict=True)
+        numbers = [
+            (float(v), int(total) if metric == "top1" else None) for v, metric, total in told
+        ]
+        return dict(zip(keys, numbers, strict=True))
 
     def value(self, run: Run, task: str, number: Measured) -> float | None:
         """One number of one run, percent; None where it is not there."""
-        return self._values.get((run.slug, task, number.protocol, number.variant))
+        key = (run.slug, task, number.protocol, number.variant)
+        return self._done[key][0] if key in self._done else None
+
+    def images(self, run: Run, task: str, number: Measured) -> int | None:
+        """Test images behind one number; None where it is not there or no share of images."""
+        key = (run.slug, task, number.protocol, number.variant)
+        return self._done[key][1] if key in self._done else None
 
 
 @dataclass(frozen=True)

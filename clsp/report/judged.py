@@ -134,6 +134,8 @@ def build_table(
         published: Numbers beside ours.
         others: Which published labels that nobody runs here are shown below; None: none.
     """
+    if frame.empty:
+        return Table(title, [], notes=["Nothing to show: params.yaml asks for no such number."])
     cells: list[Cell] = []
     for (dataset, encoder), group in frame.groupby(["dataset", "encoder"], sort=False):
         for row in _own_rows(params, group, published):

@@ -90,6 +90,16 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     return single(values).interval(level) if len(values) > 1 else None
 
 
+def binomial_error(percent: float, images: int) -> float:
+    """Standard error of an accuracy from the finite number of test images, points.
+
+    Args:
+        percent: Accuracy, 0 to 100.
+        images: At least 1.
+    """
+    return math.sqrt(max(0.0, percent * (100 - percent)) / images)
+
+
 def paired(left: Sequence[float], right: Sequence[float]) -> Estimate:
     """Mean of the differences left - right, seed by seed.
 
@@ -179,6 +189,31 @@ def stratified_bootstrap(
     rows = generator.integers(0, len(scores), (draws, *scores.shape))
     found = [statistic(np.take_along_axis(scores, drawn, axis=0)) for drawn in rows]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_difference(
+    left: Sequence[float],
+    right: Sequence[float],
+    paired: bool,
+    draws: int = 2000,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Percentile interval of a difference of means, seeds drawn anew; shown, decides nothing.
+
+    Args:
+        left: One value per seed.
+        right: The same; of the same seeds if `paired`.
+        paired: Whether seeds are drawn for both sides together.
+        draws: Resamples, from a generator of their own that starts at 0.
+        level: Two-sided.
+    """
+    generator = np.random.default_rng(0)
+    a, b = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    rows = generator.integers(0, len(a), (draws, len(a)))
+    others = rows if paired else generator.integers(0, len(b), (draws, len(b)))
+    means = a[rows].mean(axis=1) - b[others].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

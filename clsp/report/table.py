@@ -12,6 +12,7 @@ from clsp.config.schema import TABLES, Params
 from clsp.report.cells import BEST, DEMONSTRATION, TIED, Cell, Table, cells_csv
 from clsp.report.comparison import check_recipes, comparison_notes, imported_notes
 from clsp.report.escape import csv_value, latex, markdown
+from clsp.report.noise import bank_notes, image_notes
 from clsp.report.published import PublishedNumbers
 from clsp.report.standing import standing_notes, with_standings
 from clsp.runtime import registry
@@ -37,7 +38,9 @@ def read_frame(text: str) -> pd.DataFrame:
         "protocol",
         "seed",
         "variant",
+        "metric",
         "value",
+        "total",
         "status",
         "converged",
         "variation",
@@ -67,7 +70,8 @@ def build_table(
     built: Table = module.build(params, shown, published)
     cells = with_standings(built.cells, shown)
     notes = [*comparison_notes(params, built.rows), *imported_notes(shown)]
-    marks = [*standing_notes(cells), *_badge_notes(cells, published)]
+    noise = [*bank_notes(params, built.rows), *image_notes(cells)]
+    marks = [*standing_notes(cells), *noise, *_badge_notes(cells, published)]
     return replace(built, cells=cells, notes=[*built.notes, *marks], comparison=notes)
 
 
@@ -128,17 +132,22 @@ def _body(
     return body
 
 
+def source_note(cell: Cell) -> str:
+    """Where the published value of a cell comes from."""
+    note = f" Note: {cell.published_note}." if cell.published_note else ""
+    return (
+        f"Published {cell.published_protocol} values: {cell.published_source}; "
+        f"{cell.published_epochs or 'unknown'} epochs, one seed.{note}"
+    )
+
+
 def notes_of(table: Table) -> list[str]:
     """Everything printed below a table: what the numbers are, footnotes, and sources."""
     notes = [table.reading, *table.notes, *table.comparison]
     sources: dict[str, None] = {}
     for cell in table.cells:
         if cell.published is not None:
-            note = f" Note: {cell.published_note}." if cell.published_note else ""
-            sources[
-                f"Published {cell.published_protocol} values: {cell.published_source}; "
-                f"{cell.published_epochs or 'unknown'} epochs, one seed.{note}"
-            ] = None
+            sources[source_note(cell)] = None
     if table.compared and not sources:
         sources["No published value exists for the rows of this table."] = None
     return notes + list(sources)

@@ -13,6 +13,7 @@ from clsp.runtime.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 VARIABLE = "CLSP_DEVICE"  # set by the Snakefile from params.yaml's `device`
 PROCESSES = "CLSP_PROCESSES"  # set by rules whose jobs may use several GPUs
+_GIVEN: list[str] = []  # kinds of device that this process computes on
 
 
 def cuda_devices() -> int:
@@ -57,6 +58,17 @@ def resolve(deterministic: bool = True) -> "torch.device":  # noqa: F821 - torch
     Raises:
         DataError: If a GPU is demanded and there is none, or torch cannot use the one there is.
     """
+    device = _settle(deterministic)
+    _GIVEN.append(device.type)
+    return device
+
+
+def was_resolved() -> bool:
+    """Whether this process computes with torch, however many others have only imported it."""
+    return bool(_GIVEN)
+
+
+def _settle(deterministic: bool) -> "torch.device":  # noqa: F821
     import torch
 
     setting = wanted()

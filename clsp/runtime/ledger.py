@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from clsp.runtime.canonical import canonical_json, parse_json, sha256_text
-from clsp.runtime.errors import DataError
+from clsp.runtime.errors import DataError, ExhaustedError
+from clsp.runtime.places import without_places
 
 NAME = "ledger.jsonl"
 ELSEWHERE = Path(".clsp") / NAME  # of jobs run by hand outside results/ and reports/
@@ -202,9 +203,10 @@ class Attempt:
 
 
 def reason_of(error: BaseException) -> str:
-    """Kind and first line of an error, cut to what a ledger keeps."""
+    """Kind and first line of an error, without this machine's folders; "oom": memory ran out."""
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:REASON]
+    kind = "oom" if isinstance(error, ExhaustedError) else type(error).__name__
+    return f"{kind}: {without_places(lines[0]) if lines else ''}"[:REASON]
 
 
 def status_of(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from clsp.runtime.device import was_resolved
 from clsp.runtime.source import library_versions
 
 VARIABLES = (
@@ -60,8 +61,12 @@ def _gpu(torch: Any) -> dict[str, Any] | None:
 
 
 def _switches(torch: Any) -> dict[str, Any] | None:
-    """Torch's own settings that decide whether equal runs give equal bits."""
-    if torch is None:
+    """Torch's own settings that decide whether equal runs give equal bits.
+
+    None for a job that computes nothing with torch. Jobs that share a process find it imported all
+    the same, so that is not what is asked.
+    """
+    if torch is None or not was_resolved():
         return None
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),

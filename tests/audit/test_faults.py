@@ -1,5 +1,6 @@
 """Every fault sets off exactly the checks it should, names the place, and changes nothing."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,10 @@ from auditing import audit, ids, state
 from copying import CHANGES
 from faults import FAULTS, RUN, Tree, flip_bit
 from replaying import StandIn
-from results_tree import MEASURED, PAIRED
+from results_tree import MEASURED, PAIRED, TreeBuilder, tiny_params
+from scoping import changed_files, names_the_place, spared_but_spoiled
+
+from clsp.report.cells import read_cells
 
 
 def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -36,8 +40,10 @@ def test_fault(
     tree = request.getfixturevalue(f"{fault.within}_tree" if fault.within else "tree")
     stand_in = StandIn(tree) if "L3" in fault.options else None
     monkeypatch.setattr("clsp.audit.run.Subprocess", lambda: stand_in)
+    clean = state(tmp_path)
     fault.inject(tree)
     before = state(tmp_path)
+    changed = changed_files(clean, before)
     out = tmp_path / "elsewhere" / "audit.json"
     code, record = audit(tree, out, fault.options, **CHANGES[fault.within])
     assert fault.notes <= {f["id"] for f in record["findings"] if f["severity"] == "badge"}
@@ -49,6 +55,9 @@ def test_fault(
     assert state(tmp_path) == before
     told = capsys.readouterr()
     assert "Traceback" not in told.err
+    serious = [f for f in record["findings"] if f["severity"] != "badge" or f["id"] in fault.notes]
+    assert names_the_place(changed, serious, tmp_path), changed
+    assert spared_but_spoiled(changed, record["cells"]) == []
     for check in fault.checks:
         assert f" {check} " in told.err
 
@@ -142,15 +151,35 @@ def test_edited_table_cell_is_the_only_invalid_one(tree: Tree, tmp_path: Path) -
     assert [f["subject"] for f in named] == ["main:digits.tiny.SimCLR/linear"]
 
 
-def test_unfinished_run_is_not_run(tree: Tree, tmp_path: Path, original: Path) -> None:
+def test_unfinished_run_is_not_run(tree: Tree, tmp_path: Path) -> None:
     """Nothing is wrong, one run is not there, and the report was made without it: exit code 3."""
+    FAULTS["run_missing"].inject(tree)
+    builder = TreeBuilder(tmp_path, tiny_params())
+    with contextlib.chdir(tmp_path):
+        builder.report()
+    code, record = audit(tree, tmp_path / "audit.json")
+    found = verdicts(record)
+    assert (code, ids(record)) == (3, {"A01"})
+    assert found[("SimCLR", "linear")] == "verified"
+    assert found[("CLSP-SimCLR", "linear")] == "not run"
+    missing = [f for f in record["findings"] if f["severity"] == "incomplete"]
+    assert {f["subject"].split()[1] for f in missing} == {RUN}
+
+
+def test_a_mark_is_worth_no_more_than_the_rows_beside_it(tree: Tree, tmp_path: Path) -> None:
+    """A report says "best" of a number; with a run of its rival gone, nothing shows that it is."""
     FAULTS["run_missing"].inject(tree)
     record = audit(tree, tmp_path / "audit.json")[1]
     found = verdicts(record)
-    assert found[("SimCLR", "linear")] == "verified"
     assert found[("CLSP-SimCLR", "linear")] == "invalid"  # its report claims otherwise
-    missing = [f for f in record["findings"] if f["severity"] == "incomplete"]
-    assert {f["subject"].split()[1] for f in missing} == {RUN}
+    told = {f["subject"]: f["expected"] for f in record["findings"] if f["id"] == "A26"}
+    cells = read_cells((tree.reports / "tables/main.csv").read_text(), "main")
+    for cell in cells:
+        if cell.label == "SimCLR":
+            assert (found[("SimCLR", cell.column)] == "invalid") == bool(cell.standing)
+            assert told.get(f"main:{cell.identifier}") == (
+                "standing none" if cell.standing else None
+            )
 
 
 def test_missing_report_is_incomplete(tree: Tree, tmp_path: Path) -> None:

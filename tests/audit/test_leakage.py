@@ -57,14 +57,18 @@ def test_the_page_says_that_there_are_none(tree: Tree) -> None:
 def test_without_counts_the_page_says_so(tree: Tree) -> None:
     from results_tree import REPO
 
-    from clsp.report.page import render_page
+    from clsp.report.page import Parts, render_page
     from clsp.runtime.manifest import read_manifest
 
     for path in (tree.results / "evaluations/duplicates").iterdir():
         path.unlink()
-    frame = read_manifest(tree.reports / "frame.manifest.json")
-    files = REPO / "reports/spec/deviations.yaml", REPO / "clsp/report/report.html.jinja"
-    page = render_page(tiny_params(), tree.results, frame, [], [], *files)
+    frame, claims = (
+        read_manifest(tree.reports / f"{n}.manifest.json") for n in ("frame", "claims")
+    )
+    spec, template = REPO / "reports/spec", REPO / "clsp/report/report.html.jinja"
+    read = {n: spec / n for n in ("official_curves.json", "explanations.yaml")}
+    parts = Parts(frame, claims, [], [], read, spec / "deviations.yaml", template)
+    page = render_page(tiny_params(), tree.results, parts)
     assert "Not there: duplicates have not been counted with these settings." in page
 
 

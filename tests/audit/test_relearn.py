@@ -6,8 +6,9 @@ import torch
 
 from clsp.audit.relearn import keyed_uniform, relearn_linear, revote, spread_of, torch_uniform
 from clsp.config.evaluation import KnnSpec, LinearSpec
-from clsp.evaluate.knn import neighbours, votes
-from clsp.evaluate.linear import initial_layer, linear_logits, train_linear
+from clsp.evaluate.knn import votes
+from clsp.evaluate.linear import initial_layer, linear_logits, load_samples, train_linear
+from clsp.models.nearest import neighbours
 from clsp.pretrain.watch import effective_rank
 from clsp.runtime.rng import key_of, uniform
 
@@ -33,7 +34,8 @@ def test_the_linear_probe_is_the_same(case, changes):
     train, labels, test, truth = case
     spec = LinearSpec.model_validate({**LINEAR, **changes})
     train = train if spec.flip else train[: len(labels)]
-    layer = train_linear(spec, train, labels, 4, seed=11, device=CPU, label="test")
+    samples = load_samples(np.split(train, len(train) // len(labels)), labels, 4, CPU)
+    layer = train_linear(spec, samples, seed=11, label="test")
     wanted = linear_logits(test, *layer)
     found, logits = relearn_linear(spec, train, labels, test, truth, classes=4, seed=11)
     np.testing.assert_allclose(logits, wanted, atol=1e-4)

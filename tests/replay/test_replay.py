@@ -2,25 +2,33 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusing import bank_spec, denoiser_spec, write_denoiser
 from diffusing import write_dataset as write_images
+from injecting import edit_statement
 from pretraining import make_spec, write_bank, write_dataset
 
+from clsp.audit.checks import a08_labels
 from clsp.audit.checks.a11_replay import images_differ, losses_differ
+from clsp.audit.items import lines_sha256, read_items
 from clsp.audit.replaying import Subprocess
 from clsp.audit.weights import digest_of, read_tensors
+from clsp.config.schema import DatasetSpec
+from clsp.config.strict import parse
+from clsp.data.prepare import prepare_dataset
 from clsp.data.prepared import open_prepared
 from clsp.job import Call, run
 from clsp.pretrain.run import pretrain_encoder
 from clsp.replay.run import main
-from clsp.runtime.canonical import canonical_json
+from clsp.runtime.canonical import canonical_json, read_json, sha256_array, sha256_file
 from clsp.runtime.checkpoint import save_tensors, tensors_sha256
 from clsp.runtime.errors import ClspError
 from clsp.runtime.history import read_history
+from clsp.runtime.manifest import Artefact, read_manifest
 from clsp.synthesis.shard import generate_shard
 
 OUTPUTS = {
@@ -131,6 +139,57 @@ def test_candidates_come_out_as_stored_and_of_other_weights_they_do_not(tmp_path
     assert images_differ(wanted, drawn, alike=True)
     with pytest.raises(ClspError, match="replay ended with code 2"):
         Subprocess().candidates(made, denoiser, dataset, np.array([[99, 0]]))
+
+
+def prepared(base: Path, spec: dict) -> Artefact:
+    """A dataset of the real stage through the real job."""
+    home = base / "results/demo/data/prepared/it"
+    files = {"images": "images.npy", "labels": "labels.npy", "items": "items.csv"}
+    given = {flag: home / name for flag, name in {**files, "card": "card.json"}.items()}
+    arguments = {"spec": canonical_json(spec), "raw": [], **given}
+    call = Call("prepare-dataset", prepare_dataset, arguments, home / "manifest.json", "c", 1)
+    return run(call)
+
+
+def forge(dataset: Artefact) -> Artefact:
+    """Exchange two training images; arrays, list, card and manifest agree with each other."""
+    folder = dataset.folder
+    images = np.load(folder / "images.npy")
+    images[[0, 1]] = images[[1, 0]]
+    np.save(folder / "images.npy", images)
+    lines = [line.split(",") for line in (folder / "items.csv").read_text().splitlines()]
+    lines[1][3:], lines[2][3:] = lines[2][3:], lines[1][3:]
+    (folder / "items.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+    card = json.loads((folder / "card.json").read_text())
+    sources = [line[3] for line in lines[1 : 1 + card["splits"]["train"][1]]]
+    card |= {"images_sha256": sha256_array(images), "source_sha256": lines_sha256(sources)}
+    (folder / "card.json").write_text(canonical_json(card) + "\n")
+    edit_statement(dataset.manifest, lambda _: None)
+    return read_manifest(dataset.manifest)
+
+
+def test_a_dataset_comes_out_as_stored_and_a_forged_one_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = {"kind": "digits", "size": 8, "limit": 60, "test_fraction": 0.2, "seed": 0}
+    made = prepared(tmp_path, parse(DatasetSpec, spec, "spec").canonical())
+    answer = Subprocess().dataset(made, [])
+    files = {path.name: sha256_file(path) for path in made.folder.iterdir()}
+    assert {**answer["files"], "manifest.json": files["manifest.json"]} == files
+    suite = SimpleNamespace(sha256=sha256_file)
+    assert a08_labels._differs(suite, made, answer) is None
+    forged = forge(made)
+    forged.verify()
+    labels, card = np.load(forged.folder / "labels.npy"), read_json(forged.folder / "card.json")
+    items = read_items(forged.folder / "items.csv")
+    for problems in (
+        a08_labels._columns(items, labels, card),
+        a08_labels._card(items, labels, card),
+        a08_labels._arrays(forged.folder, labels, card),
+    ):
+        assert list(problems) == []  # nothing else finds it
+    assert a08_labels._differs(suite, forged, Subprocess().dataset(forged, []))
+    with pytest.raises(ClspError, match=r"replay ended with code 2: .*reads no fetched files"):
+        Subprocess().dataset(forged, [forged])
 
 
 def test_the_audit_digests_tensors_as_checkpoints_do(tmp_path):

@@ -41,7 +41,12 @@ def frame_of(params: Params, values: dict[tuple[str, int], float | None]) -> pd.
     for index, row in frame.iterrows():
         value = values.get((row["positives"], int(row["seed"])))
         if row["protocol"] == "linear" and value is not None:
-            frame.loc[index, ["value", "status", "metric"]] = [value, "done", "top1"]
+            frame.loc[index, ["value", "status", "metric", "total"]] = [
+                value,
+                "done",
+                "top1",
+                "450",
+            ]
     return frame
 
 
@@ -144,7 +149,7 @@ def comparison() -> tuple[Params, pd.DataFrame]:
     seed = pd.to_numeric(frame["seed"], errors="coerce").fillna(0)
     jitter = frame["method"].str.len() % 5 * 0.01 * (seed % 3)
     frame["value"] = 90 + jitter + clsp * (3.0 * on10 - 1.0 * ~on10)
-    frame["status"], frame["metric"] = "done", "top1"
+    frame["status"], frame["metric"], frame["total"] = "done", "top1", "10000"
     return params, frame
 
 

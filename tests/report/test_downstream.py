@@ -20,6 +20,7 @@ from clsp.report.collect import (
     frame_csv,
 )
 from clsp.report.custody import build_groups
+from clsp.report.escape import anchor
 from clsp.report.figure import Drawing
 from clsp.report.published import PublishedNumbers
 from clsp.report.records import Records
@@ -218,8 +219,8 @@ def test_page_lists_floors_and_does_not_call_them_runs(built: TreeBuilder) -> No
     assert "<b>2</b><span>methods compared</span>" in page
     assert "<b>4</b><span>pretraining runs</span>" in page
     for label in FLOORS:
-        anchor = f"runs-digits-tiny-{label.replace(' ', '-')}"
-        assert f'href="#{anchor}"' in page and f'id="{anchor}"' in page
+        home = anchor("runs", "digits", "tiny", label)
+        assert f'href="#{home}"' in page and f'id="{home}"' in page
     groups = {group.title: group for group in build_groups(built.params, Records(built.results))}
     random = groups["Random encoder on digits, tiny"]
     assert (random.kind, len(random.runs)) == ("floor", 2)

@@ -30,7 +30,7 @@ def filled(params: Params, value: Any) -> pd.DataFrame:
     values = [value(row) for row in frame.itertuples()]
     frame["value"] = pd.Series(values, dtype=float)
     frame["status"] = ["missing" if v is None else "done" for v in values]
-    frame["metric"] = "top1"
+    frame["metric"], frame["total"] = "top1", "400"
     return frame
 
 

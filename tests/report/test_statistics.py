@@ -145,6 +145,21 @@ def test_mean_ranks_share_ties() -> None:
     assert ranks == {"a": 1.75, "b": 2.25, "c": 2.0}
 
 
+def test_the_binomial_error_of_published_accuracies() -> None:
+    found = [s.binomial_error(percent, 10_000) for percent in (94.45, 72.41, 0.0, 100.0)]
+    assert found == pytest.approx([0.23, 0.45, 0, 0], abs=0.005)  # audit.md 3.2
+
+
+def test_a_bootstrap_of_a_difference_pairs_seeds() -> None:
+    left, right = [90.0, 80.0, 70.0], [89.0, 79.0, 69.0]  # one point apart on every seed
+    assert s.bootstrap_difference(left, right, True) == (1.0, 1.0)
+    low, high = s.bootstrap_difference(left, right, False)
+    assert low < -5 and high > 5
+    for pairing in (True, False):
+        ours = s.bootstrap_difference(left, right[::-1], pairing)
+        assert inference.bootstrap(left, right[::-1], pairing) == pytest.approx(list(ours))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_audit_finds_the_same_by_another_way(seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from clsp.runtime import device
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.machine import VARIABLES, describe_machine, hardware_class
 
@@ -28,3 +29,16 @@ def test_the_class_of_hardware_is_that_of_the_gpu_with_its_memory_or_of_the_proc
     assert hardware_class(a) != hardware_class(b)
     assert hardware_class({"gpu": None, "cpu": "x"}) == "x"
     assert hardware_class({"device": "cpu"}) == "cpu"  # a record of an earlier version
+
+
+def test_switches_of_torch_are_recorded_where_it_computed_not_where_it_was_imported(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    import torch  # as the process is in which short jobs are forked
+
+    monkeypatch.setattr(device, "_GIVEN", [])
+    monkeypatch.setenv(device.VARIABLE, "cpu")
+    assert describe_machine(1)["torch_switches"] is None
+    assert device.resolve() == torch.device("cpu")
+    switches = describe_machine(1)["torch_switches"]
+    assert switches["matmul_tf32"] is False and switches["deterministic_algorithms"] is False

@@ -20,7 +20,7 @@ from results_tree import (
 
 from clsp.config.plan import Job
 from clsp.config.schema import Params
-from clsp.runtime.tracking import flatten
+from clsp.runtime.tracking import parameters
 
 CHANGES: dict[str, dict[str, Any]] = {  # kind of tree -> what it is asked for beyond PARAMS
     "": {},
@@ -50,7 +50,7 @@ def _mirror_into(store: Path) -> Callable[[Job, dict[str, float], str], str]:
             if key != "step"
         ]
         shown = [Metric(key, value, 1, 0) for key, value in metrics.items()]
-        params = [Param(key, value) for key, value in flatten(job.spec).items()]
+        params = [Param(key, value) for key, value in parameters(job.spec).items()]
         client.log_batch(run, [*points, *shown], params)
         client.set_terminated(run, "FINISHED")
         return run

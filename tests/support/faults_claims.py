@@ -8,6 +8,7 @@ from typing import Any
 
 from injecting import Tree, edit_statement, fault, keep_time
 
+from clsp.report.limits import LIMITS
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.source import ROOT
 
@@ -24,18 +25,28 @@ def _forge_verdict(tree: Tree, name: str, change: Callable[[dict[str, Any]], Non
     edit_statement(tree.reports / "claims.manifest.json", lambda _: None)
 
 
-@fault("A50")
+@fault("A22", "A24", "A50")  # the page was drawn from the verdict as it was
 def reduced_claim_reproduced(tree: Tree) -> None:
     """The demonstration claims to have reproduced something."""
     _forge_verdict(tree, "C4", lambda record: record.update(verdict="reproduced", because=""))
 
 
-@fault("A50")
+@fault("A22", "A24", "A50")
 def difference_of_claim_edited(tree: Tree) -> None:
     _forge_verdict(tree, "C4", lambda record: record.update(difference=4.2))
 
 
-@fault("A50")
+@fault("A22", "A24", "A50")
+def bootstrap_of_claim_narrowed(tree: Tree) -> None:
+    _forge_verdict(tree, "C4", lambda record: record.update(bootstrap=[-0.1, 0.1]))
+
+
+@fault("A22", "A24", "A50")
+def image_noise_of_claim_hidden(tree: Tree) -> None:
+    _forge_verdict(tree, "C4", lambda record: record.update(image_error=0.0))
+
+
+@fault("A22", "A24", "A50")
 def seeds_of_claim_picked(tree: Tree) -> None:
     """One seed is left out of the verdict, which still is well-formed."""
 
@@ -47,7 +58,7 @@ def seeds_of_claim_picked(tree: Tree) -> None:
     _forge_verdict(tree, "C4", pick)
 
 
-@fault("A50")
+@fault("A22", "A24", "A50")
 def margin_of_claim_lowered(tree: Tree) -> None:
     _forge_verdict(tree, "C4", lambda record: record.update(margin=-100.0))
 
@@ -76,6 +87,34 @@ def claims_not_recorded(tree: Tree) -> None:
     )
 
 
+def _edit_page(tree: Tree, old: str, new: str) -> None:
+    """Change the report; its manifest agrees."""
+    path = tree.reports / "report.html"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    edit_statement(tree.reports / "report.manifest.json", lambda _: None)
+
+
+@fault("A22")
+def claims_of_page_edited(tree: Tree) -> None:
+    """The page shows a better verdict than the one that was reached."""
+    badge = '<span class="badge {}"><span aria-hidden="true">{}</span> {}</span>'
+    worse, better = ("unrun", "○", "not run"), ("reproduced", "✓", "reproduced")
+    _edit_page(tree, badge.format(*worse), badge.format(*better))
+
+
+@fault("A22")
+def evidence_of_page_edited(tree: Tree) -> None:
+    """The commit behind a cell is another one on the page."""
+    _edit_page(tree, f'<code class="h">{"1" * 40}</code>', f'<code class="h">{"2" * 40}</code>')
+
+
+@fault("A22")
+def limits_of_page_left_out(tree: Tree) -> None:
+    _edit_page(tree, f"<p><b>{LIMITS}</b></p>", "")
+
+
 def _edit_cells(tree: Tree, table: str, change: Callable[[dict[str, str]], None]) -> None:
     """Change lines of a table's csv; its manifest agrees."""
     path = tree.reports / f"tables/{table}.csv"
@@ -98,6 +137,15 @@ def interval_of_cell_narrowed(tree: Tree) -> None:
             row["low"] = str(float(row["mean"]) - 0.01)
 
     _edit_cells(tree, "main", narrow)
+
+
+@fault("A22", "A24", "A26")
+def image_noise_of_average_hidden(tree: Tree) -> None:
+    def hide(row: dict[str, str]) -> None:
+        if row["column"] == "average" and row["image_error"]:
+            row["image_error"] = "0.0"
+
+    _edit_cells(tree, "transfer", hide)
 
 
 @fault("A22", "A24", "A26")

@@ -54,12 +54,20 @@ def list_cut(tree: Tree) -> None:
     _edit_list(tree, "target-mini", lambda lines: lines.__delitem__(-1))
 
 
+@fault("A08", "A24")
+def digest_of_images_on_card_edited(tree: Tree) -> None:
+    path = tree.results / "data/target-mini/card.json"
+    card = json.loads(path.read_text())
+    path.write_text(canonical_json({**card, "images_sha256": "0" * 64}))
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
+
+
 @fault("A09", "A24")
 def digest_changed_in_list(tree: Tree) -> None:
     _edit_list(tree, "target-mini", lambda lines: lines[15].__setitem__(4, "0" * 32))
 
 
-@fault("A09", "A24")
+@fault("A08", "A09", "A24")
 def test_image_replaced(tree: Tree) -> None:
     """By a training image, while the list keeps the digest of what was there."""
     path = tree.results / "data/target-mini/images.npy"

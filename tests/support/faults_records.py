@@ -405,6 +405,13 @@ def labels_used_in_secret(tree: Tree) -> None:
     (tree.results.parent / "answers.json").write_text(json.dumps(answer))
 
 
+@fault("A08", options=REPLAYED)
+def dataset_is_not_what_its_source_gives(tree: Tree) -> None:
+    """Arrays, list, card and all that was made from them agree; only the source gives others."""
+    answer = {"files": {"target-mini": {"images.npy": "3" * 64, "items.csv": "4" * 64}}}
+    (tree.results.parent / "answers.json").write_text(json.dumps(answer))
+
+
 @fault("A16", options=REPLAYED)
 def average_moves_otherwise_than_it_says(tree: Tree) -> None:
     (tree.results.parent / "answers.json").write_text(json.dumps({"teacher_gap": 0.01}))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from injecting import Tree
 
+from clsp.runtime.canonical import sha256_file
 from clsp.runtime.history import read_history
 from clsp.runtime.manifest import Artefact
 
@@ -20,6 +21,15 @@ class StandIn:
         self.tree = tree
         folders = [path.parent for path in tree.results.glob("banks/*/manifest.json")]
         self.banks = {f.name: np.load(f / "images.npy") for f in folders}
+        self.datasets = {
+            folder.name: {path.name: sha256_file(path) for path in folder.iterdir()}
+            for folder in (path.parent for path in tree.results.glob("data/*/card.json"))
+        }
+        cards = {
+            path.parent.name: json.loads(path.read_text())
+            for path in tree.results.glob("data/*/card.json")
+        }
+        self.counts = {name: card["counts"] for name, card in cards.items()}
         logs = tree.results.glob("runs/*/history.jsonl")
         self.logs = {path.parent.name: read_history(path) for path in logs}
 
@@ -31,10 +41,24 @@ class StandIn:
         drawn = np.stack([images[anchor, candidate] for anchor, candidate in pairs])
         return drawn, {"device": "cpu", "machine": {"versions": {}}}
 
+    def dataset(self, prepared: Artefact, raw: Sequence[Artefact]) -> dict[str, Any]:
+        """Digests as they were."""
+        name = prepared.folder.name
+        files = {n: digest for n, digest in self.datasets[name].items() if n != "manifest.json"}
+        return {
+            "files": {**files, **self._told().get("files", {}).get(name, {})},
+            "counts": self.counts[name],
+            "machine": prepared.predicate["internalParameters"],
+        }
+
+    def _told(self) -> dict[str, Any]:
+        """Answers that a fault changes."""
+        path = self.tree.results.parent / "answers.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
     def training(self, run: Artefact, inputs: Sequence[Artefact], seed: int) -> dict[str, Any]:
         """The step log as it was, and equal weights under permuted labels."""
         records = self.logs[run.folder.name]
-        path = self.tree.results.parent / "answers.json"
         answer = {
             "records": records[:STEPS],
             "middle": records[STEPS],
@@ -44,4 +68,4 @@ class StandIn:
             "permuted_digest": "1" * 64,
             "machine": run.predicate["internalParameters"],
         }
-        return {**answer, **(json.loads(path.read_text()) if path.is_file() else {})}
+        return {**answer, **self._told()}

@@ -36,8 +36,8 @@ def test_the_demo_plans_every_stage(whole):
         "count_duplicates": 1,
         "collect_results": 1,
         "judge_claims": 1,
-        "render_table": 3,
-        "render_figure": 6,
+        "render_table": 4,
+        "render_figure": 9,
         "render_report": 1,
         "audit_suite": 1,
     }

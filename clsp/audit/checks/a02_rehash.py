@@ -1,12 +1,21 @@
 """Every file has the size and sha256 that its manifest records; times are not looked at."""
 
-from clsp.audit.finding import BLOCKING, Finding
+from pathlib import Path
+
+from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding
 from clsp.audit.suite import Suite
 from clsp.runtime.manifest import Artefact
 
 ID = "A02"
 SEVERITY = BLOCKING
 LEVEL = "L1"
+
+
+def _told(suite: Suite, path: Path, found: str | None, expected: str) -> tuple[str, str]:
+    """Severity and message about a file that does not have the recorded bytes."""
+    if found is None and suite.place.left_out.get(path) == expected:
+        return INCOMPLETE, "not hashed again: left out of the bundle"
+    return BLOCKING, "is missing or unreadable" if found is None else "its bytes changed"
 
 
 def _files(suite: Suite, artefact: Artefact) -> list[Finding]:
@@ -17,11 +26,11 @@ def _files(suite: Suite, artefact: Artefact) -> list[Finding]:
         inside = path.resolve().is_relative_to(artefact.folder.resolve())
         found = suite.sha256(path) if inside else "a path outside the artefact"
         if found != expected:
-            message = "is missing or unreadable" if found is None else "its bytes changed"
+            severity, message = _told(suite, path, found, expected)
             findings.append(
                 Finding(
                     ID,
-                    BLOCKING,
+                    severity,
                     str(path),
                     f"sha256 {expected[:16]}",
                     (found or "no file")[:27],

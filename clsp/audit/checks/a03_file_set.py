@@ -1,6 +1,7 @@
 """Folders of artefacts hold the files of their manifests and nothing else; no links."""
 
 import os
+import stat
 from pathlib import Path
 
 from clsp.audit.finding import BLOCKING, Finding
@@ -21,6 +22,29 @@ def _walk(folder: Path) -> list[Path]:
         found += [here / name for name in sorted(files) if not name.startswith(".")]
         found += [here / name for name in folders if (here / name).is_symlink()]
     return found
+
+
+def _is_regular(path: Path) -> bool:
+    """Whether a path leads to a file with bytes of its own, or nowhere."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+def irregular(suite: Suite) -> list[Finding]:
+    """Pipes, sockets and devices, links to them included: to open one may never come back.
+
+    Nothing else can be checked while one is there.
+    """
+    message = "nothing was read, because to read this may never end"
+    told = ("files and folders alone", "a pipe, socket or device", message)
+    return [
+        Finding(ID, BLOCKING, str(path), *told, everything=True)
+        for root in (suite.results, suite.reports)
+        for path in _walk(root)
+        if not _is_regular(path) and not path.is_dir()
+    ]
 
 
 def _top(root: Path, folder: Path) -> Path:

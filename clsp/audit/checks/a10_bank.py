@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from clsp.audit.arrays import load_npy
 from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.suite import Suite
 from clsp.config.plan import bank_job, banks_needed, prepare_job
@@ -61,8 +62,8 @@ def _images(images: np.ndarray, anchors: Images, index: np.ndarray) -> Iterator[
 
 def _problems(bank: Artefact, data: Artefact, spec: dict[str, Any]) -> list[str]:
     try:
-        images = np.load(bank.folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        index = np.load(bank.folder / "index.npy", allow_pickle=False)
+        images = load_npy(bank.folder / "images.npy", mmap_mode="r")
+        index = load_npy(bank.folder / "index.npy")
         prepared = open_prepared(data)
         start, stop = prepared.card["splits"]["train"]
         real = window(prepared.images, start, stop)  # encoded ones are decoded one by one

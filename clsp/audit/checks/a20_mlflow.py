@@ -9,13 +9,12 @@ from clsp.audit.suite import Suite
 from clsp.report.records import name_of
 from clsp.runtime.errors import ClspError
 from clsp.runtime.manifest import Artefact
-from clsp.runtime.tracking import flatten
+from clsp.runtime.tracking import parameters
 
 ID = "A20"
 SEVERITY = BLOCKING
 LEVEL = "L2"
 TOLERANCE = 1e-9
-LONGEST = 6000  # characters of a parameter that MLflow takes
 HINT = "--without-mlflow leaves MLflow out"
 
 Told = tuple[str, str, str]  # expected, found, message
@@ -66,7 +65,7 @@ def _points(records: list[dict[str, Any]], run: mirror.MirroredRun) -> list[Told
 
 
 def _params(artefact: Artefact, run: mirror.MirroredRun) -> list[Told]:
-    expected = {key: value[:LONGEST] for key, value in flatten(artefact.spec).items()}
+    expected = parameters(artefact.spec)
     message = "MLflow shows other settings than the manifest"
     return [
         (f"{key} = {expected.get(key)}"[:120], f"{key} = {run.params.get(key)}"[:120], message)

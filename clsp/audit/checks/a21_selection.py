@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from clsp.audit.arrays import check_npz
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.recompute import BROKEN
 from clsp.audit.suite import Suite
@@ -68,8 +69,10 @@ def _draws(
         return None  # A08 reports it
     labels, splits = dataset[0], dataset[1]["splits"]
     training = [row for name in ("train", "val") for row in range(*splits[name])]
+    path = probe.folder / record["predictions"]["file"]
     try:
-        with np.load(probe.folder / record["predictions"]["file"], allow_pickle=False) as stored:
+        check_npz(path)
+        with np.load(path, allow_pickle=False) as stored:
             drawn = stored[f"{number.task}.{number.variant}.drawn"]
     except (OSError, ValueError, KeyError, *BROKEN) as error:
         return "the rows of the images drawn", str(error)

@@ -1,5 +1,6 @@
 """Frame, metrics, tables and the page are what follows from the manifests, byte by byte."""
 
+import re
 from pathlib import Path
 
 import jinja2
@@ -9,7 +10,8 @@ from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
 from clsp.audit.suite import Suite
 from clsp.report.cells import Cell, Table, read_cells
 from clsp.report.collect import build_metrics
-from clsp.report.page import render_page
+from clsp.report.page import Parts, render_page
+from clsp.report.reference import CURVES, EXPLANATIONS
 from clsp.report.table import latex_rows, markdown_rows, render
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.errors import ClspError
@@ -18,6 +20,7 @@ from clsp.runtime.manifest import Artefact
 ID = "A22"
 SEVERITY = BLOCKING
 LEVEL = "L2"
+READ = (CURVES, EXPLANATIONS)  # expectations that the page is drawn from
 MALFORMED = (
     OSError,
     ValueError,
@@ -45,11 +48,11 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _tracked(artefact: Artefact, flag: str) -> Path:
+def _tracked(suite: Suite, artefact: Artefact, flag: str) -> Path:
     """Path of a tracked file that an artefact was made from."""
     for dependency in artefact.predicate["resolvedDependencies"]:
         if dependency["name"] == flag:
-            return Path(dependency["uri"])
+            return suite.place.tracked(dependency["uri"], suite.expectations)
     raise KeyError(f"{artefact.manifest} names no {flag}")
 
 
@@ -122,7 +125,7 @@ def _table(suite: Suite, table: str) -> list[Finding]:
         return []  # A01 reports it
     whole = frozenset({f"{table}:*"})
     try:
-        published = _tracked(artefact, "published")
+        published = _tracked(suite, artefact, "published")
         built, texts = render(suite.shown, table, suite.frame_text, published)
     except MALFORMED as error:
         told = (artefact.manifest, "a table that can be drawn again", str(error))
@@ -142,38 +145,53 @@ def _table(suite: Suite, table: str) -> list[Finding]:
     return findings
 
 
-def _section(page: str, table: str) -> str:
-    """The part of the page that shows a table."""
-    _, _, after = page.partition(f'<section aria-labelledby="table-{table}">')
-    return after.partition("</section>")[0]
+SECTION = re.compile(r'<section(?: class="[a-z]+")? aria-labelledby="([^"]*)">')
+
+
+def _sections(page: str) -> dict[str, str]:
+    """The text after every section's beginning, up to the next one's, by the id of its heading."""
+    _, *parts = SECTION.split(page)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _parts(suite: Suite, artefact: Artefact) -> Parts | None:
+    """What the page is made from, or None if some of it is not there."""
+    shown, report = suite.shown, suite.report_artefact
+    single = [report("frame.manifest.json"), report("claims.manifest.json")]
+    tables = [report(f"tables/{name}.manifest.json") for name in shown.tables]
+    figures = [report(f"figures/{name}.manifest.json") for name in shown.figures]
+    if None in (*single, *tables, *figures):
+        return None
+    read = {name: _tracked(suite, artefact, f"expectations/{name}") for name in READ}
+    tracked = [_tracked(suite, artefact, flag) for flag in ("deviations", "template")]
+    return Parts(*single, tables, figures, read, *tracked)
 
 
 def _page(suite: Suite) -> list[Finding]:
     artefact = suite.report_artefact("report.manifest.json")
     if artefact is None:
         return []
-    shown, reports = suite.shown, suite.report_artefact
-    parts = [reports("frame.manifest.json")]
-    parts += [reports(f"tables/{name}.manifest.json") for name in shown.tables]
-    parts += [reports(f"figures/{name}.manifest.json") for name in shown.figures]
-    path = suite.reports / "report.html"
-    if None in parts:
-        message = "the page cannot be drawn again, because a part of it is not there"
-        return [Finding(ID, INCOMPLETE, str(path), "all parts of the page", "fewer", message)]
-    frame, tables = parts[0], parts[1 : 1 + len(shown.tables)]
-    figures = parts[1 + len(shown.tables) :]
+    path, shown = suite.reports / "report.html", suite.shown
     try:
-        tracked = (_tracked(artefact, "deviations"), _tracked(artefact, "template"))
-        expected = render_page(shown, suite.results, frame, tables, figures, *tracked)
+        parts = _parts(suite, artefact)
+        expected = render_page(shown, suite.results, parts) if parts else None
         found = _text(path)
     except MALFORMED as error:
         told = (path, "a page that can be drawn again", str(error), "cannot be compared")
         return [_told(*told, cells=frozenset({"*"}))]
+    if expected is None:
+        message = "the page cannot be drawn again, because a part of it is not there"
+        return [Finding(ID, INCOMPLETE, str(path), "all parts of the page", "fewer", message)]
     if found == expected:
         return []
+    held, drawn = _sections(found), _sections(expected)
+    differ = [name for name, text in drawn.items() if held.get(name) != text]
     told = _first_difference(found, expected)
     message = "the page is not what the manifests give"
-    spoiled = [t for t in shown.tables if _section(found, t) != _section(expected, t)]
+    if differ:
+        message = f"{message}; sections: {', '.join(differ)}"
+    shown_in = {t: {f"table-{t}", f"evidence-{t}"} for t in shown.tables}
+    spoiled = [table for table, names in shown_in.items() if names & set(differ)]
     return [_told(path, *told, message, cells=frozenset(f"{table}:*" for table in spoiled))]
 
 

@@ -127,7 +127,7 @@ def _read(suite: Suite, known: dict, artefact: Artefact) -> tuple[list[list[str]
             producers.add((producer.stage, name_of(producer)))
             now = producer.subjects[name]["digest"]["sha256"]
         else:
-            now = suite.sha256(Path(uri)) or "no such file"
+            now = suite.sha256(suite.place.tracked(uri, suite.expectations)) or "no such file"
         if now != recorded:
             message = "was made from other bytes than this file holds now"
             problems.append([uri, recorded[:16], now[:16], message])

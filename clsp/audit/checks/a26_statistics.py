@@ -4,6 +4,7 @@ So do differences from published values and the points of the few-shot curves.
 """
 
 import csv
+import math
 from collections.abc import Iterator
 
 from clsp.audit import inference
@@ -66,8 +67,24 @@ def _problem(suite: Suite, cell: Cell, truth: dict[Number, float]) -> tuple[str,
         "low": inference.bound(ends, 0.025) if ends else None,
         "high": inference.bound(ends, 0.975) if ends else None,
         "difference": None if cell.published is None else mean - cell.published,
+        "image_error": _image_error(suite, groups, truth),
     }
     return _first_gap(cell, wanted)
+
+
+def _image_error(
+    suite: Suite, groups: list[list[Number]], truth: dict[Number, float]
+) -> float | None:
+    """Binomial standard error of a cell from its finite test sets; None beside shares of images."""
+    known, spread = suite.told, []
+    for of_task in zip(*groups, strict=True):
+        about = {(known[n][1]["metric"], known[n][1]["total"]) for n in of_task}
+        metric, total = about.pop()
+        if about or metric != "top1":
+            return None
+        share = sum(truth[n] for n in of_task) / len(of_task) / 100
+        spread.append(share * (1 - share) / total)
+    return 100 * math.sqrt(sum(spread)) / len(spread)
 
 
 def _first_gap(cell: Cell, wanted: dict[str, float | None]) -> tuple[str, str] | None:

@@ -1,6 +1,7 @@
 """Only formats that cannot run code lie among results: no pickle, no arrays of objects, no bombs.
 
-Files of publishers (below fetched/) are left alone: whatever reads them has to look out.
+Files of publishers (below fetched/) are left alone: whatever reads them has to look out. Below
+exports/ of the report, which nothing reads, copies of the workflow's own sources may lie too.
 """
 
 import json
@@ -9,8 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
+from clsp.audit.arrays import check_npy, check_npz
 from clsp.audit.checks.a03_file_set import _walk as files_below
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.suite import Suite
@@ -19,39 +19,19 @@ ID = "A29"
 SEVERITY = BLOCKING
 LEVEL = "L1"
 QUARANTINE = "fetched"
+EXPORTS = "exports"
+SOURCES = ("", ".smk", ".yaml", ".lock")  # that an exported crate copies
 HEADER = 100_000_000  # bytes that a safetensors header may have, as its own reader has it
-INFLATED = 1 << 34  # bytes that a member of an archive may say it has
-RATIO = 1000  # by which an archive may be smaller than what it says it holds
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
 
-def _array(stream: object) -> str:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else _newer_header
-    dtype = read(stream)[2]
-    return f"an array of Python objects ({dtype})" if dtype.hasobject else ""
-
-
-def _newer_header(stream: object) -> tuple:
-    return np.lib.format.read_array_header_2_0(stream)
-
-
 def _npy(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return _array(stream)
+    check_npy(path)
+    return ""
 
 
 def _npz(path: Path) -> str:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if not member.filename.endswith(".npy") or "/" in member.filename:
-                return f"a member {member.filename!r}"
-            small = member.compress_size or 1
-            if member.file_size > INFLATED or member.file_size > RATIO * small + 4096:
-                return f"{member.filename} of {member.file_size} bytes from {small}"
-            with archive.open(member) as stream:
-                if wrong := _array(stream):
-                    return f"{member.filename}: {wrong}"
+    check_npz(path)
     return ""
 
 
@@ -99,9 +79,15 @@ FORMATS: dict[str, Callable[[Path], str]] = {
 BROKEN = (ValueError, LookupError, TypeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
-def wrong_with(path: Path) -> str:
-    """Why a file is none that may lie here, or nothing."""
-    judge = FORMATS.get(path.suffix.lower())
+def wrong_with(path: Path, sources: bool = False) -> str:
+    """Why a file is none that may lie here, or nothing.
+
+    Args:
+        path: The file.
+        sources: Whether the workflow's sources may lie there too.
+    """
+    kind = path.suffix.lower()
+    judge = _text if sources and kind in SOURCES else FORMATS.get(kind)
     if judge is None:
         return f"a file of kind {path.suffix or 'none'}"
     try:
@@ -126,7 +112,9 @@ def check(suite: Suite) -> list[Finding]:
         for path in files_below(root):
             if path.is_symlink() or QUARANTINE in path.relative_to(root).parts:
                 continue  # A03 reports links
-            if found := wrong_with(path):
+            parts = path.relative_to(root).parts
+            exported = root == suite.reports and parts[0] == EXPORTS
+            if found := wrong_with(path, sources=exported):
                 about, numbers = _numbers(suite, path)
                 message = "this file must not be opened by anybody who does not trust its maker"
                 expected = "a format that cannot run code, whole"

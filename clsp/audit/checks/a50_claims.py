@@ -76,10 +76,23 @@ def _recomputed(record: Record, left: list[float], right: list[float]) -> Record
         "low": ends[0],
         "high": ends[1],
         "p": inference.p_above(found, record["margin"]),
+        "bootstrap": inference.bootstrap(left, right, record["test"] == "paired_t"),
         "power": [inference.power(excess, len(left), level) for excess in (1, 2, 3)],
         "direction": sign,
         "indicative": _by_rule(record, found),
     }
+
+
+def _image_error(
+    suite: Suite, record: Record, left: list[float], right: list[float]
+) -> float | None:
+    """What a finite test set alone may move a difference by; None beside shares of images."""
+    told = [suite.told[number][1] for number in numbers_behind(record)]
+    about = {(result["metric"], result["total"]) for result in told}
+    if len(about) != 1 or next(iter(about))[0] != "top1":
+        return None
+    means = [sum(side) / len(side) for side in (left, right)]
+    return inference.finite_error(means, next(iter(about))[1])
 
 
 def _same(expected: Any, found: Any) -> bool:
@@ -106,6 +119,8 @@ def _problem(suite: Suite, record: Record) -> Problem | None:
     for key, expected in (_recomputed(record, left, right) if len(left) > 1 else {}).items():
         if not _same(expected, record[key]):
             return f"{key} {expected}", f"{key} {record[key]}"
+    if not _same(error := _image_error(suite, record, left, right), record["image_error"]):
+        return f"image_error {error}", f"image_error {record['image_error']}"
     reduced = suite.params.demonstration
     if record["verdict"] not in ("invalid", "not run") and (reduced or len(left) < 3):
         return "not run", record["verdict"]

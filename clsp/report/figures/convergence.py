@@ -55,7 +55,8 @@ def _rows_of_ours(
 ) -> list[dict[str, Any]]:
     """Our accuracy at the last epoch with its interval, and our loss with its spread."""
     rows = []
-    mine = frame[frame["run"].isin([run.slug for run in runs]) & (frame["protocol"] == "linear")]
+    mine = frame[frame["run"].isin([run.slug for run in runs])]
+    mine = mine[(mine["protocol"] == "linear") & (mine["variant"] == "")]
     if (mine["status"] == "done").any():
         cell, last = aggregate(mine, "linear"), runs[0].spec.recipe.epochs
         ends = {"low": cell.low, "high": cell.high, "n": cell.n}
@@ -114,7 +115,7 @@ def _draw_panel(axes: Axes, panel: pd.DataFrame, labels: list[str], quantity: st
 
 def _draw(frame: pd.DataFrame) -> Figure:
     groups = list(frame.groupby(["dataset", "encoder", "method"], sort=False))
-    size = (style.WIDTH, 0.3 + 3.2 * len(groups))
+    size = (style.WIDTH, 0.3 + 3.7 * len(groups))
     figure = Figure(figsize=size, layout="constrained")
     for part, ((dataset, encoder, method), group) in zip(
         figure.subfigures(len(groups), 1, squeeze=False).flat, groups, strict=True
@@ -125,7 +126,9 @@ def _draw(frame: pd.DataFrame) -> Figure:
         _draw_panel(right, group, labels, "loss")
         left.set_title(f"{dataset} {encoder} {method}: accuracy")
         right.set_title("loss")
-        left.legend(frameon=False, fontsize=7, loc="lower right")
+        handles, names = left.get_legend_handles_labels()
+        where = {"loc": "outside lower center", "ncols": len(labels), "frameon": False}
+        part.legend(handles, names, fontsize=8, **where)  # marks may be anywhere in the panels
     return figure
 
 

@@ -43,7 +43,7 @@ def _draw_panel(axes: Axes, group: pd.DataFrame) -> None:
     palette = style.colours(len(tasks))
     for number, task in enumerate(tasks):
         of_task = group[group["task"] == task]
-        spread = (number - (len(tasks) - 1) / 2) * 0.6 / max(len(tasks), 1)
+        spread = (number - (len(tasks) - 1) / 2) * 0.7 / max(len(tasks), 1)
         axes.plot(
             of_task["rank"],
             [labels.index(label) + spread for label in of_task["label"]],
@@ -72,7 +72,7 @@ def _draw_panel(axes: Axes, group: pd.DataFrame) -> None:
 def _draw(ranks: pd.DataFrame) -> Figure:
     groups = list(ranks.groupby(["dataset", "encoder"], sort=False))
     heights = [group["label"].nunique() for _, group in groups]
-    size = (style.WIDTH, 0.8 + 0.5 * sum(heights) + 0.8 * len(groups))
+    size = (style.WIDTH, 0.8 + 0.65 * sum(heights) + 0.8 * len(groups))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)
     found: dict[str, Any] = {}

@@ -1,0 +1,40 @@
+"""Where the audited files lie: in the auditor's folder, or unpacked from a bundle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clsp.runtime.digest import ROOT
+
+EXPECTED = Path("reports/spec")  # tracked files with expectations
+
+
+@dataclass(frozen=True)
+class Place:
+    """Resolves what records call files.
+
+    Attributes:
+        root: Folder that a bundle was unpacked into, or None.
+        left_out: Files that the bundle names and does not hold, with their sha256.
+    """
+
+    root: Path | None = None
+    left_out: Mapping[Path, str] = field(default_factory=dict)
+
+    def beside(self, name: str | Path) -> Path:
+        """A file beside results and reports, such as the lock file of datasets."""
+        return (self.root or Path()) / name
+
+    def tracked(self, uri: str, expectations: Path) -> Path:
+        """A tracked file that a job read, as the auditor has it: expectations are never a bundle's.
+
+        Args:
+            uri: As the record names it.
+            expectations: The auditor's folder of them.
+        """
+        path = Path(uri)
+        if path.is_absolute():
+            return path
+        if self.root is None:
+            return path if path.exists() else ROOT / path
+        return expectations / path.name if path.parent == EXPECTED else ROOT / path

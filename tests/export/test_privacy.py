@@ -1,0 +1,57 @@
+"""Absolute paths are cut down to their last part; nothing else is touched."""
+
+import pytest
+
+from clsp.export.privacy import names_machine, public, public_text
+
+PATHS = [
+    "/home/alice/data/images.npy",
+    "/Users/alice/x",
+    "C:\\Users\\alice\\x.npy",
+    "file:///scratch/alice/x",
+    "/root/.cache/torch",
+    "/mnt/disk/a",
+]
+KEPT = [
+    "results/demo/data/prepared/digits/card.json",
+    "https://archive.ics.uci.edu/dataset/80",
+    "https://example.org/home/page",
+    "text/html",
+    "</data><run/>",
+    "1/10",
+    "an image of 8 x 8 / 64",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("around", ["{}", "error: {}: corrupt", '{{"path":"{}"}}', "({})"])
+def test_paths_are_cut(path, around, tmp_path):
+    shown = public_text(around.format(path))
+    assert "alice" not in shown
+    assert "/home/" not in shown
+    assert shown != around.format(path)
+    (tmp_path / "text").write_text(around.format(path))
+    assert names_machine(tmp_path / "text")
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_other_texts_are_left_alone(text, tmp_path):
+    assert public_text(text) == text
+    (tmp_path / "text").write_text(text)
+    assert not names_machine(tmp_path / "text")
+
+
+def test_values_are_searched_to_the_bottom():
+    value = {"a": ["/home/alice/x", 1, None], "b": {"/tmp/y": True}}
+    shown = public(value)
+    assert "alice" not in str(shown)
+    assert "/tmp" not in str(shown)
+    assert shown["a"][1:] == [1, None]
+
+
+def test_any_path_between_quotes_and_the_own_folders_are_found(tmp_path, monkeypatch):
+    assert "alice" not in public_text('{"path":"/cephfs/alice/images.npy"}')
+    monkeypatch.setenv("HOME", "/people/alice")
+    assert "alice" not in public_text("/people/alice/x: corrupt")
+    (tmp_path / "text").write_text("see /people/alice")
+    assert names_machine(tmp_path / "text")
