@@ -2,13 +2,13 @@
 
     python benchmarks/audit_bundle.py [--seeds 3] [--rounds 1] [--cores 2] [--keep FOLDER]
 
-Makes a tree of results of that size with the tests' own builder, without training: 60,000 images of
-32 x 32 pixels, a bank of 50,000 x 8 candidates, a denoiser of 35.7 million parameters twice, and for
-SimCLR with and without candidates one run per seed: weights of 11.2 million parameters four times,
-48,000 records of steps, features of 110,000 images (mirrored ones among them) x 512, logits of two
-probes. Then it packs the tree and audits the bundle in a process of its own that may use so many
-cores. Pixels, weights and features are noise, so that nothing compresses. Without a GPU, MLflow and
-downstream datasets. Writes below benchmarks/results/ the table as JSON and markdown.
+Makes a tree of results of that size with the tests' own builder, without training: 60,000 images
+of 32 x 32 pixels, a bank of 50,000 x 8 candidates, a denoiser of 35.7 million parameters twice, and
+for SimCLR with and without candidates one run per seed: weights of 11.2 million parameters four
+times, 48,000 records of steps, features of 110,000 images (mirrored ones among them) x 512, logits
+of two probes. Then it packs the tree and audits the bundle in a process of its own that may use
+so many cores. Pixels, weights and features are noise, so that nothing compresses. Neither MLflow
+nor downstream datasets are in it. Writes below benchmarks/results/ the table as JSON and markdown.
 """
 
 import argparse
@@ -97,27 +97,23 @@ def builder_of(base: Path, params: Any) -> Any:
     """The tests' builder, with long step logs and mirrored features."""
     from results_tree import TreeBuilder
     from safetensors.numpy import load_file, save
-    from tree_results import document, npz  # noqa: F401 - what the builder's parts share
 
     from clsp.audit.checks.a15_losses import expected_rates
     from clsp.audit.relearn import relearn_linear, revote
     from clsp.config.plan import features_job
-    from clsp.runtime.canonical import canonical_json
 
     class Builder(TreeBuilder):
-        def log(self, run: Any) -> str:
-            per_epoch = TRAIN // BATCH
+        def log(self, run: Any, steps: int, per_epoch: int) -> list[dict[str, Any]]:
             rates = expected_rates(run.spec.recipe, np.arange(EPOCHS), 1).tolist()
-            lines = []
-            for step in range(per_epoch * EPOCHS):
+            records = []
+            for step in range(steps):
                 parts = {"info_nce": 6.0 - 1e-4 * step + 0.01 * run.spec.seed}
                 if run.spec.positives != "none":
                     parts["alignment"] = 1.0 - 1e-5 * step
                 loss = parts["info_nce"] + run.spec.alignment_weight * parts.get("alignment", 0.0)
                 told = {"step": step, "epoch": step // per_epoch, "lr": rates[step // per_epoch]}
-                told |= {**parts, "loss": loss, "embedding_std": 0.1}
-                lines.append(canonical_json(told))
-            return "\n".join(lines) + "\n"
+                records.append({**told, **parts, "loss": loss, "embedding_std": 0.1})
+            return records
 
         def features(self, judged: Any, encoder: Any, datasets: list[Any]) -> Any:
             data = datasets[0]
@@ -141,21 +137,12 @@ def builder_of(base: Path, params: Any) -> Any:
             guess = revote(spec.knn, train, *rest, CLASSES).guess
             return [logits, np.eye(CLASSES, dtype=np.float32)[guess]]
 
+        def transfer(self, *_: Any) -> None:
+            """There are no downstream datasets."""
+
         @staticmethod
         def epoch(_: Any) -> int:
             return EPOCHS
-
-        def write(
-            self, job: Any, folder: str, files: Any, inputs: Any, *rest: Any, **more: Any
-        ) -> Any:
-            if job.stage == "pretrain-encoder":
-                files = {**files, "history.jsonl": self.log(self.run_of(folder))}
-            return super().write(job, folder, files, inputs, *rest, **more)
-
-        def run_of(self, folder: str) -> Any:
-            from clsp.config.grid import expand_runs
-
-            return expand_runs(self.params)[Path(folder).name]
 
     return Builder(base, params)
 

@@ -12,6 +12,9 @@ from typing import IO, Any
 import numpy as np
 
 
+LARGEST = 1 << 30  # bytes of labels or of an index: those of ImageNet-1k have a third of it
+
+
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = np.lib.format.read_magic(stream)
     old = version == (1, 0)
@@ -29,6 +32,13 @@ def _check(stream: IO[bytes], size: int, name: str) -> None:
         raise ValueError(f"{name}: {told} bytes told of {size}")
 
 
+def _bytes(path: Path) -> int:
+    """Bytes of a file; a pipe, which might never answer, is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return path.stat().st_size
+
+
 def check_npy(path: Path) -> None:
     """Refuse an npy file that is longer or shorter than its header says, or holds objects.
 
@@ -36,8 +46,9 @@ def check_npy(path: Path) -> None:
         OSError: If it cannot be read.
         ValueError: If it is no such file.
     """
+    size = _bytes(path)
     with open(path, "rb") as stream:
-        _check(stream, path.stat().st_size, path.name)
+        _check(stream, size, path.name)
 
 
 def check_npz(path: Path) -> None:
@@ -47,6 +58,7 @@ def check_npz(path: Path) -> None:
         OSError, zipfile.BadZipFile, EOFError, RuntimeError: If it cannot be read.
         ValueError: If it is no such file.
     """
+    _bytes(path)
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = [member.filename for member in members]
@@ -69,7 +81,9 @@ def load_npy(path: Path, **how: Any) -> np.ndarray:
 
     Raises:
         OSError: If it cannot be read.
-        ValueError: If it is another thing than it says.
+        ValueError: If it is another thing than it says, or is read whole and too large for that.
     """
     check_npy(path)
+    if "mmap_mode" not in how and (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path.name}: {size} bytes, more than {LARGEST} that are read at once")
     return np.load(path, allow_pickle=False, **how)

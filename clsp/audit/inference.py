@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 Row = dict[str, float]  # values by seed
+RANKED = 9  # decimals of a percentage that decide a rank; beyond them is rounding
 
 
 def _beta_fraction(a: float, b: float, x: float) -> float:
@@ -162,7 +163,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def mean_ranks(scores: dict[str, list[float]]) -> dict[str, float]:
     """Mean rank of each row over its columns: 1 is the highest, equal values share their ranks."""
     names = list(scores)
-    table = np.array([scores[name] for name in names], dtype=np.float64)
+    table = np.array([scores[name] for name in names], dtype=np.float64).round(RANKED)
     higher = (table[None, :, :] > table[:, None, :]).sum(axis=1)
     equal = (table[None, :, :] == table[:, None, :]).sum(axis=1)
     ranks = (higher + (equal + 1) / 2).mean(axis=1)

@@ -37,4 +37,6 @@ class Place:
             return path
         if self.root is None:
             return path if path.exists() else ROOT / path
-        return expectations / path.name if path.parent == EXPECTED else ROOT / path
+        if path.is_relative_to(EXPECTED):
+            return expectations / path.relative_to(EXPECTED)
+        return ROOT / path

@@ -192,5 +192,8 @@ def parse_contents(told: Any) -> Contents:
     if wrong_name(told["profile"]) or "/" in told["profile"]:
         raise ValueError(f"profile: {told['profile']!r} is no name of a folder")
     members = {each.name: each for each in every}
+    named = {name for name in members if name.startswith(f"{SPEC}/")}
+    if strange := sorted(told["expectations"].keys() - named):
+        raise ValueError(f"expectations: {strange[0]!r} is no file of {SPEC}"[:200])
     _check_parts(members)
     return Contents(told, members, {each.name: each for each in absent})

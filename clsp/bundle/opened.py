@@ -11,7 +11,7 @@ from clsp import __version__
 from clsp.audit.bundled import UNREAD
 from clsp.audit.mirror import EXPORT
 from clsp.audit.place import Place
-from clsp.bundle.layout import MANIFEST, MLFLOW, PARAMS, Contents
+from clsp.bundle.layout import MANIFEST, MLFLOW, PARAMS, SPEC, Contents
 from clsp.bundle.unpack import unpack
 from clsp.config.schema import Params
 from clsp.config.strict import parse
@@ -67,7 +67,7 @@ class Opened:
     def differing(self, expectations: Path) -> list[str]:
         """Expectations that are others here than in the bundle."""
         told = self.contents.record["expectations"]
-        here = {name: expectations / Path(name).name for name in told}
+        here = {name: expectations / Path(name).relative_to(SPEC) for name in told}
         return sorted(
             name
             for name, path in here.items()

@@ -1,4 +1,4 @@
-"""Files whose bytes stand in another one: the shards of a bank, which are ranges of its images.
+"""Files whose bytes stand in another one: shards, which are ranges of their bank, and copies.
 
 They are compared byte by byte, so that a shard that differs from its bank is stored as it is.
 """
@@ -10,9 +10,11 @@ from typing import BinaryIO
 import numpy as np
 
 from clsp.bundle.layout import HEAD, Part
+from clsp.bundle.pack import TEXT
 from clsp.report.records import Records
 
 BLOCK = 1 << 20
+LARGE = 1 << 20  # bytes from which on a copy is looked for
 BANK = "images.npy"
 
 
@@ -57,6 +59,23 @@ def _of_bank(bank: Path, shards: list[Path]) -> Iterator[tuple[Path, int, int, b
             place += size - start
 
 
+def _copies(names: Mapping[Path, str]) -> Iterator[tuple[Path, Path]]:
+    """Large files with the bytes of an earlier one, with that one; in the order of names."""
+    seen: dict[tuple[int, bytes], list[Path]] = {}
+    for path in sorted(names, key=names.__getitem__):
+        if path.suffix in TEXT or (size := path.stat().st_size) < LARGE:
+            continue
+        with open(path, "rb") as stream:
+            alike = seen.setdefault((size, stream.read(HEAD)), [])
+        for other in alike:
+            with open(path, "rb") as one, open(other, "rb") as two:
+                if _equal(one, two, size):
+                    yield path, other
+                    break
+        else:
+            alike.append(path)
+
+
 def shared_parts(records: Records, names: Mapping[Path, str]) -> dict[str, Part]:
     """Files that need not be stored, by name.
 
@@ -79,4 +98,9 @@ def shared_parts(records: Records, names: Mapping[Path, str]) -> dict[str, Part]
             continue  # damaged: packed as it is, for the audit to find
         for path, start, length, head in held:
             found[names[path]] = Part(names[bank], start, length, head)
+    rest = {path: name for path, name in names.items() if name not in found}
+    for path, other in _copies(rest):
+        held_by = {part.member for part in found.values()}
+        if names[path] not in held_by:  # what others are parts of is stored
+            found[names[path]] = Part(names[other], 0, path.stat().st_size)
     return found

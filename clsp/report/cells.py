@@ -11,7 +11,7 @@ from clsp.report.statistics import DIGITS, binomial_error, mean_and_std, t_inter
 
 DASH = "—"
 MINUS = "−"
-UNSEEDED = {"rank": 1, "share": 2, "number": 4, "count": 0}  # digits of units without seeds
+UNSEEDED = {"rank": 2, "share": 2, "number": 4, "count": 0}  # digits of units without seeds
 NAMES = ("Dataset", "Encoder", "Method")
 BEST, TIED = "best", "tied"  # how a value stands among those beside it
 READING = (

@@ -33,6 +33,8 @@ MEANINGS = {
     NOT_RUN: "numbers or seeds are missing, or the profile is a demonstration",
     INVALID: "the claims file is not the one that the runs recorded when they started",
 }
+TESTS = {"paired_t": "paired t-test", "welch_t": "Welch's t-test"}
+DEVIATIONS = "standard deviations of the differences"
 Fact = tuple[str, str]  # term and text
 Link = tuple[str, str]  # text and id on this page
 
@@ -110,19 +112,28 @@ def _difference(record: Record) -> list[Fact]:
     power = ", ".join(map(_percent, record["power"]))
     corrected = record.get("p_holm")
     holm = "" if corrected is None else f"; {corrected:.3g} with Holm's correction"
-    test = {"paired_t": "paired t-test", "welch_t": "Welch's t-test"}.get(
-        record["test"], record["test"]
-    )
+    test = TESTS.get(record["test"], record["test"])
+    interval = f"[{low}, {high}], the two-sided 95 % t-interval"
     return [
-        ("difference", f"{signed(record['difference'])} points [{low}, {high}], the two-sided "
-         f"95 % t-interval: {record['direction']}"),
+        ("difference", f"{signed(record['difference'])} points {interval}: {record['direction']}"),
         ("bound that decides", f"{lower} points (one-sided, {level})"),
         *facts,
         ("seeds", f"{seeds} (n = {n})"),
         ("test", f"{test}, p = {record['p']:.3g}{holm}"),
-        ("power", f"{power}, if the truth exceeds the margin by 1, 2, 3 standard deviations of "
-         "the differences"),
-    ]  # fmt: skip
+        ("power", f"{power}, if the truth exceeds the margin by 1, 2, 3 {DEVIATIONS}"),
+        *_beside(record),
+    ]
+
+
+def _beside(record: Record) -> list[Fact]:
+    """What is shown and decides nothing: a bootstrap, and the noise of the test images."""
+    facts = []
+    if drawn := record.get("bootstrap"):
+        low, high = map(signed, drawn)
+        facts.append(("bootstrap over seeds", f"[{low}, {high}]; too narrow for few seeds"))
+    if (error := record.get("image_error")) is not None:
+        facts.append(("noise of the test images", f"{error:.2f} points at most; in no interval"))
+    return facts
 
 
 def _count(record: Record) -> list[Fact]:

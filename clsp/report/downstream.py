@@ -57,7 +57,7 @@ def _ranks(group: pd.DataFrame) -> "pd.Series[float]":
     done = methods_only(group[group["status"] == "done"])
     means = done.pivot_table(index="label", columns="task", values="value", aggfunc="mean")
     complete = means.reindex(columns=group["task"].unique()).dropna()
-    return complete.rank(ascending=False, method="average").mean(axis=1)
+    return complete.round(9).rank(ascending=False, method="average").mean(axis=1)
 
 
 def _row(seeds: pd.DataFrame, ranks: "pd.Series[float]", marks: dict[str, str]) -> list[Cell]:

@@ -81,10 +81,12 @@ def with_standings(cells: list[Cell], frame: pd.DataFrame) -> list[Cell]:
     return [replace(cell, standing=found.get(cell, "")) for cell in cells]
 
 
-def standing_notes(cells: Sequence[Cell]) -> list[str]:
-    """The rule, where anything is marked."""
+def standing_notes(cells: Sequence[Cell], frame: pd.DataFrame) -> list[str]:
+    """The rule, where anything is marked, and whether too few seeds compete to tell rows apart."""
     marked = [cell for cell in cells if cell.standing]
     if not marked:
         return []
-    few = any(cell.n < MINIMUM for cell in cells if cell.unit == "percent" and cell.n)
+    floors = set(frame.loc[frame["method"] == "", "label"])
+    competing = [cell for cell in cells if cell.unit == "percent" and _competes(cell, floors)]
+    few = any(cell.n < MINIMUM for cell in competing)
     return [RULE, *([FEW] if few else [])]

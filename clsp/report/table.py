@@ -71,7 +71,7 @@ def build_table(
     cells = with_standings(built.cells, shown)
     notes = [*comparison_notes(params, built.rows), *imported_notes(shown)]
     noise = [*bank_notes(params, built.rows), *image_notes(cells)]
-    marks = [*standing_notes(cells), *noise, *_badge_notes(cells, published)]
+    marks = [*standing_notes(cells, shown), *noise, *_badge_notes(cells, published)]
     return replace(built, cells=cells, notes=[*built.notes, *marks], comparison=notes)
 
 

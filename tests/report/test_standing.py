@@ -185,3 +185,29 @@ def test_tables_are_the_same_bytes_in_another_process_and_locale(tmp_path: Path)
     assert again["csv"] == paths[0].read_text()
     numbers = [c.mean for c in read_cells(again["csv"], "main") if c.mean is not None]
     assert all(round(n, 10) == n for n in numbers) and np.isfinite(numbers).all()
+
+
+def test_what_the_spread_does_not_hold_is_said_below() -> None:
+    """One bank for all seeds, and a finite test set whose noise enters no interval."""
+    table = linear(tiny_params(), [50.0, 60.0, 70.0], [51.0, 61.0, 71.0])
+    (bank,) = [note for note in notes_of(table) if "share one bank" in note]
+    assert "(digits.mix)" in bank
+    (cell,) = [c for c in table.cells if (c.label, c.column) == ("SimCLR", "linear")]
+    assert cell.image_error == pytest.approx(
+        100 * (0.6 * 0.4 / 400) ** 0.5
+    )  # one test set, not three
+    assert (cell.low, cell.high) != (cell.mean - cell.image_error, cell.mean + cell.image_error)
+    assert any("standard errors of 2.44 to 2.45 points" in note for note in notes_of(table))
+    once = {**MAIN, "seed": [0]}
+    alone = linear(tiny_params(runs={"main": once}), [50.0], [51.0])
+    assert not any("share one bank" in note for note in notes_of(alone))
+    plain = linear(tiny_params(runs={"main": {**MAIN, "positives": ["none"]}}), [50.0] * 3, [])
+    assert not any("share one bank" in note for note in notes_of(plain))
+
+
+def test_a_floor_without_seeds_says_nothing_about_the_seeds_of_others() -> None:
+    transfer = {**PARAMS["evaluation"]["transfer"], "floors": ["pixels"]}
+    params = tiny_params(evaluation={**PARAMS["evaluation"], "transfer": transfer})
+    frame = filled(params, lambda row: 60.0 + int(row.seed or 0))
+    table = build_table(params, "transfer", frame, UNPUBLISHED)
+    assert RULE in notes_of(table) and FEW not in notes_of(table)

@@ -303,7 +303,7 @@ def code_stale(tree: Tree) -> None:
     edit_statement(tree.run("runs", "manifest.json"), change)
 
 
-@fault("A10", "A24")
+@fault("A10", "A22", "A24")
 def candidate_missing_in_index(tree: Tree) -> None:
     path = tree.results / "banks/digits.mix/index.npy"
     index = np.load(path)
@@ -407,13 +407,13 @@ def pair_turned_round(tree: Tree) -> None:
     edit_pairs(tree, change)
 
 
-@fault("A40", within="paired")
+@fault("A22", "A40", within="paired")
 def pairs_of_another_split(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["facts"]["dataset"].update(split="test"))
 
 
-@fault("A40", within="paired")
+@fault("A22", "A40", within="paired")
 def pairs_of_another_judge(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["facts"].update(run=RUN))

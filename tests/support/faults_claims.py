@@ -140,12 +140,12 @@ def interval_of_cell_narrowed(tree: Tree) -> None:
 
 
 @fault("A22", "A24", "A26")
-def image_noise_of_average_hidden(tree: Tree) -> None:
+def image_noise_of_cell_hidden(tree: Tree) -> None:
     def hide(row: dict[str, str]) -> None:
-        if row["column"] == "average" and row["image_error"]:
+        if row["column"] == "linear":
             row["image_error"] = "0.0"
 
-    _edit_cells(tree, "transfer", hide)
+    _edit_cells(tree, "main", hide)
 
 
 @fault("A22", "A24", "A26")

@@ -204,14 +204,14 @@ def header_of_an_enormous_tensor_file(tree: Tree) -> None:
     path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
 
 
-@fault("A08", "A19", "A24", "A29")
+@fault("A08", "A19", "A22", "A24", "A29")
 def labels_of_python_objects(tree: Tree) -> None:
     path = tree.results / "data/target-mini/labels.npy"
     np.save(path, np.load(path).astype(object), allow_pickle=True)
     edit_statement(path.with_name("manifest.json"), lambda _: None)
 
 
-@fault("A24", "A31")
+@fault("A22", "A24", "A31")
 def class_counts_denied(tree: Tree) -> None:
     path = tree.results / "data/target-mini/card.json"
     card = json.loads(path.read_text())
@@ -367,7 +367,7 @@ def encoder_no_better_than_an_untrained_one(tree: Tree) -> None:
     """The random labels of the tiny tree make it so from the start; nothing is done."""
 
 
-@fault("A11")
+@fault("A11", "A22")
 def bank_drawn_with_raw_weights(tree: Tree) -> None:
     """The last iterate was sampled instead of the moving average, and the bank says so."""
     denoiser = json.loads((tree.results / "denoisers/digits/manifest.json").read_text())

@@ -241,6 +241,8 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         )
         index["anchor"] = np.arange(TRAIN)[:, None]
         index["candidate"] = np.arange(CANDIDATES)
+        index["shard"] = (np.arange(TRAIN)[:, None] >= half) + 1
+        index["row"] = np.arange(TRAIN)[:, None] % half
         index["sha64"] = [
             [int.from_bytes(hashlib.sha256(i.tobytes()).digest()[:8], "big") for i in row]
             for row in images
@@ -308,11 +310,9 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             },
         )
 
-    def training(self, run: Run, inputs: list[Artefact]) -> Artefact:
-        """A pretraining run with a step log that adds up."""
-        per_epoch = TRAIN // run.spec.recipe.batch_size
-        steps = per_epoch * run.spec.recipe.epochs
-        weight, lines = run.spec.alignment_weight, []
+    def log(self, run: Run, steps: int, per_epoch: int) -> list[dict[str, Any]]:
+        """Records of a step log that adds up; of two epochs at most."""
+        weight, records = run.spec.alignment_weight, []
         for step in range(steps):
             parts = {"info_nce": 2.0 - 0.1 * step + 0.01 * run.spec.seed}
             if run.spec.positives != "none":
@@ -323,7 +323,15 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             if has_teacher(run):
                 parts["momentum"] = momentum(run, step, steps)
             record = {"step": step, "epoch": epoch, "lr": rate, **parts, "loss": loss}
-            lines.append(canonical_json({**record, "embedding_std": 0.1}))
+            records.append({**record, "embedding_std": 0.1})
+        return records
+
+    def training(self, run: Run, inputs: list[Artefact]) -> Artefact:
+        """A pretraining run with a step log that adds up."""
+        per_epoch = TRAIN // run.spec.recipe.batch_size
+        steps = per_epoch * run.spec.recipe.epochs
+        records = self.log(run, steps, per_epoch)
+        lines = [canonical_json(record) for record in records]
         weights, digests = checkpoints(run, per_epoch)
         files = {**weights, "history.jsonl": "\n".join(lines) + "\n"}
         read = [artefact.predicate["facts"].get("label_conditioned") for artefact in inputs]
@@ -346,7 +354,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             files,
             inputs,
             recorded={"claims_sha256": sha256_file(CLAIMS)},
-            metrics={"pretrain/loss": loss},
+            metrics={"pretrain/loss": records[-1]["loss"]},
             counters={
                 "optimizer_steps": steps,
                 "ema_updates": steps if has_teacher(run) else 0,

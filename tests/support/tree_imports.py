@@ -136,7 +136,7 @@ def imported_encoder_edited(tree: Tree) -> None:
     _edit_tensor(tree.results / f"imported/{SLUG}/encoder.safetensors")
 
 
-@fault("A24", "A44", within="imported")
+@fault("A22", "A24", "A44", within="imported")
 def imported_denoiser_edited_with_its_manifest(tree: Tree) -> None:
     folder = tree.results / "denoisers/digits"
     _edit_tensor(folder / "unet/diffusion_pytorch_model.safetensors")

@@ -17,6 +17,7 @@ from clsp.config.foreign import Imported
 from clsp.config.grid import Run
 from clsp.config.plan import Job, features_job, few_shot_job, fine_tune_job, probe_job, transfer_job
 from clsp.runtime.canonical import canonical_json
+from clsp.runtime.keys import numpy_stream
 from clsp.runtime.manifest import Artefact
 
 Judged = Run | Imported | Floor
@@ -105,6 +106,15 @@ def npz(base: Path, arrays: Arrays) -> bytes:
     content = path.read_bytes()
     path.unlink()
     return content
+
+
+def shots_of(wanted: float | int, *key: int | str) -> np.ndarray:
+    """Rows of the training images of a draw; labels go round, so that classes are evenly large."""
+    shots, drawn = wanted if isinstance(wanted, int) else round(wanted * TRAIN / CLASSES), []
+    for label in range(CLASSES):
+        order = numpy_stream(*key, label).permutation(np.arange(label, TRAIN, CLASSES))
+        drawn += order[:shots].tolist()
+    return np.array(drawn)
 
 
 class Judging:
@@ -298,10 +308,9 @@ class Judging:
                     ]
                 )
                 stored[names["predicted"]] = guess
-                wanted = spec.points[variant]
-                shots = wanted if isinstance(wanted, int) else round(wanted * TRAIN / CLASSES)
-                draw = np.arange(shots * CLASSES)  # labels go round, so that these are evenly many
-                stored[f"{task}.{variant}.drawn"] = np.stack([draw] * spec.draws)
+                key = (spec.seed, "few-shot", task, variant)
+                draws = [shots_of(spec.points[variant], *key, n) for n in range(spec.draws)]
+                stored[f"{task}.{variant}.drawn"] = np.stack(draws)
                 results.append(
                     record_of(
                         (task, "few_shot", variant),

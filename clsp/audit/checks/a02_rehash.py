@@ -20,6 +20,8 @@ def _told(suite: Suite, path: Path, found: str | None, expected: str) -> tuple[s
 
 def _files(suite: Suite, artefact: Artefact) -> list[Finding]:
     findings = []
+    scope = (suite.affected(artefact), suite.cells_of(artefact))
+    about = f"{artefact.stage} {artefact.folder.name}"
     for name, subject in artefact.subjects.items():
         path = artefact.folder / name
         expected = str(subject["digest"].get("sha256"))
@@ -27,19 +29,11 @@ def _files(suite: Suite, artefact: Artefact) -> list[Finding]:
         found = suite.sha256(path) if inside else "a path outside the artefact"
         if found != expected:
             severity, message = _told(suite, path, found, expected)
-            findings.append(
-                Finding(
-                    ID,
-                    severity,
-                    str(path),
-                    f"sha256 {expected[:16]}",
-                    (found or "no file")[:27],
-                    message,
-                    f"{artefact.stage} {artefact.folder.name}",
-                    suite.affected(artefact),
-                    suite.cells_of(artefact),
-                )
-            )
+            told = (f"sha256 {expected[:16]}", (found or "no file")[:27], message)
+            findings.append(Finding(ID, severity, str(path), *told, about, *scope))
+        elif (size := path.stat().st_size) != subject["size"]:
+            told = (f"{subject['size']} bytes", f"{size}", "the size on record is another")
+            findings.append(Finding(ID, BLOCKING, str(path), *told, about, *scope))
     return findings
 
 

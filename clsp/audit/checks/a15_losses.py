@@ -69,6 +69,8 @@ def _values(run: Run, terms: list[str], records: list[dict[str, Any]]) -> Proble
     for record in records:
         if any(not math.isfinite(value) for value in record.values()):
             return "finite values", f"step {record['step']}: {record}"
+        if record["embedding_std"] < 0:
+            return "a spread", f"embedding_std {record['embedding_std']} in step {record['step']}"
         pulled = run.spec.alignment_weight * record.get("alignment", 0.0)
         gap = record["loss"] - math.fsum([pulled, *(record[name] for name in terms)])
         if abs(gap) > TOLERANCE * max(1.0, abs(record["loss"])):
@@ -101,13 +103,30 @@ def _schedules(run: Run, records: list[dict[str, Any]]) -> Problem | None:
     return None
 
 
+def _repeated(records: list[dict[str, Any]]) -> Problem | None:
+    """Two epochs that logged the very same losses: one of them was copied, or trained twice."""
+    seen: dict[tuple[float, ...], int] = {}
+    losses: dict[int, list[float]] = {}
+    for record in records:
+        losses.setdefault(record["epoch"], []).append(record["loss"])
+    for epoch, values in losses.items():
+        if len(set(values)) > 1 and seen.setdefault(tuple(values), epoch) != epoch:
+            return "losses of its own in every epoch", f"epoch {epoch} as {seen[tuple(values)]}"
+    return None
+
+
 def _problem(suite: Suite, run: Run, artefact: Artefact) -> Problem | None:
     terms = artefact.predicate["facts"].get("terms", [])
     try:
         records = suite.history(artefact)
     except (OSError, ValueError) as error:
         return "a readable step log", str(error)
-    return _columns(run, terms, records) or _values(run, terms, records) or _schedules(run, records)
+    return (
+        _columns(run, terms, records)
+        or _values(run, terms, records)
+        or _schedules(run, records)
+        or _repeated(records)
+    )
 
 
 def check(suite: Suite) -> list[Finding]:

@@ -62,6 +62,33 @@ def _identity(artefact: Artefact, stored: dict[str, Tensors]) -> Iterator[Proble
             yield f"{name}", "finite weights", f"NaN or infinity in {bad[0]}"
 
 
+def _shapes(tensors: Tensors) -> dict[str, tuple[Any, ...]]:
+    return {name: (t.dtype.str, *t.shape) for name, t in below(tensors, "encoder.").items()}
+
+
+def _between(run: Run, stored: dict[str, Tensors]) -> Iterator[Problem]:
+    """All checkpoints hold one network, which is another one at every epoch that was kept."""
+    shapes = _shapes(stored["start"])
+    for name in ("middle", "final"):
+        if _shapes(stored[name]) != shapes:
+            told = ("the tensors of the first checkpoint", "other names, shapes or types")
+            yield f"checkpoints/{name}.safetensors", *told
+            return
+    epochs, middle = run.spec.recipe.epochs, below(stored["middle"], "encoder.")
+    for name in ("start", "final") if epochs > 1 else ("start",):
+        if not distance(below(stored[name], "encoder."), middle) > MOVED:
+            told = (f"weights unlike those of {name}", "the same")
+            yield "checkpoints/middle.safetensors", *told
+
+
+def _kept(run: Run, final: Tensors) -> Iterator[Problem]:
+    """What a method remembers, by its options, is in its last checkpoint."""
+    options = run.spec.method_options
+    for option, prefix in (("momentum_start", "teacher.network."), ("queue", "queue.")):
+        if option in options and not below(final, prefix):
+            yield "checkpoints/final.safetensors", f"tensors of {prefix[:-1]}", "none"
+
+
 def _liveness(stored: dict[str, Tensors], counters: dict[str, Any]) -> Iterator[Problem]:
     start, final = stored["start"], stored["final"]
     way = distance(below(start, "encoder."), below(final, "encoder."))
@@ -115,6 +142,8 @@ def _problems(run: Run, artefact: Artefact) -> Iterator[Problem]:
                 yield file, expected, found
     counters = artefact.predicate["counters"]
     yield from _identity(artefact, stored)
+    yield from _between(run, stored)
+    yield from _kept(run, stored["final"])
     yield from _liveness(stored, counters)
     yield from _queue(run, stored, int(counters["optimizer_steps"]))
 

@@ -5,6 +5,7 @@ never saw even a good encoder's features lie close together.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from clsp.audit.relearn import Spread, spread_of
 from clsp.audit.suite import Suite
 from clsp.config.foreign import Imported
 from clsp.report.collect import Judged
+from clsp.runtime.canonical import sha256_array
 
 ID = "A17"
 SEVERITY = BLOCKING
@@ -24,6 +26,7 @@ LEVEL = "L2"
 DEVIATION = 0.25  # of unit features, times sqrt(F)
 RANK = 10.0  # RankMe; of narrow features or few images at most a quarter of what is possible
 DEAD = 0.2  # share of dimensions that never change
+TWIN = 12  # decimals of features of total length 1 that two runs cannot have in common
 FROZEN_RANK = 1.5  # below it, features lie on one line
 
 
@@ -66,14 +69,36 @@ def _problems(
     yield from _guesses(suite, judged)
 
 
+def _twins(tests: dict[str, tuple[Any, np.ndarray]], suite: Suite) -> Iterator[Finding]:
+    """Runs whose features of the test images are those of another run, bit for bit or scaled."""
+    seen: dict[str, str] = {}
+    for slug, (artefact, test) in tests.items():
+        if not np.isfinite(test).all() or not np.abs(test).max() > 0:
+            continue
+        unit = test.astype(np.float64) / np.linalg.norm(test)
+        other = seen.setdefault(sha256_array(unit.round(TWIN)), slug)
+        if other != slug:
+            message = "two runs cannot have the same features; one encoder was put in both places"
+            told = (
+                str(artefact.folder / FILE),
+                "features of its own",
+                f"those of {other}",
+                message,
+            )
+            numbers = suite.affected(artefact) | suite.affected(tests[other][0])
+            yield Finding(ID, BLOCKING, *told, slug, numbers)
+
+
 def check(suite: Suite) -> list[Finding]:
     """Measure the features of every encoder on its own test images."""
-    findings = []
+    findings, tests = [], {}
     for judged in [*suite.runs.values(), *suite.imported.values()]:
         found = read_test(suite, judged)
         if found is None:
             continue  # A01, A02 and A23 report it
         artefact, test = found
+        if judged.slug in suite.runs:
+            tests[judged.slug] = found
         # Of an encoder that somebody else trained it is a fact about it, not about our records.
         severity = BADGE if isinstance(judged, Imported) else BLOCKING
         numbers = suite.affected(artefact)
@@ -82,4 +107,4 @@ def check(suite: Suite) -> list[Finding]:
             Finding(ID, severity, *problem, message, judged.slug, numbers)
             for problem in _problems(suite, judged, str(artefact.folder / FILE), test)
         ]
-    return findings
+    return [*findings, *_twins(tests, suite)]

@@ -1,25 +1,31 @@
 """Frame, metrics, tables and the page are what follows from the manifests, byte by byte."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
 import yaml
 
+from clsp.audit.figures import redrawn
 from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
 from clsp.audit.suite import Suite
+from clsp.config.convergence import EXPECTATIONS
 from clsp.report.cells import Cell, Table, read_cells
 from clsp.report.collect import build_metrics
 from clsp.report.page import Parts, render_page
 from clsp.report.reference import CURVES, EXPLANATIONS
 from clsp.report.table import latex_rows, markdown_rows, render
 from clsp.runtime.canonical import canonical_json
+from clsp.runtime.digest import ROOT
 from clsp.runtime.errors import ClspError
 from clsp.runtime.manifest import Artefact
 
 ID = "A22"
 SEVERITY = BLOCKING
 LEVEL = "L2"
+KNOWN = {"published": "published.yaml", "deviations": "deviations.yaml"}
+TEMPLATE = ROOT / "clsp/report/report.html.jinja"
 READ = (CURVES, EXPLANATIONS)  # expectations that the page is drawn from
 MALFORMED = (
     OSError,
@@ -49,10 +55,12 @@ def _text(path: Path) -> str:
 
 
 def _tracked(suite: Suite, artefact: Artefact, flag: str) -> Path:
-    """Path of a tracked file that an artefact was made from."""
+    """The auditor's copy of a tracked file that an artefact was made from: never a forger's."""
     for dependency in artefact.predicate["resolvedDependencies"]:
         if dependency["name"] == flag:
-            return suite.place.tracked(dependency["uri"], suite.expectations)
+            name = KNOWN.get(flag, flag.rpartition("/")[2])
+            own = TEMPLATE if flag == "template" else suite.expectations / name
+            return own if own.is_file() else EXPECTATIONS / name
     raise KeyError(f"{artefact.manifest} names no {flag}")
 
 
@@ -112,6 +120,31 @@ def _changed_rows(table: str, built: Table, lines: list[str], found: str) -> fro
     return frozenset(cells or {f"{table}:*"})
 
 
+def _marked_as(built: Table, found: str) -> Table:
+    """The table with marks as they were found, wherever a row beside has changed in more than them.
+
+    Best and tied values depend on every row that competes; what spoiled one is no fault of others.
+    """
+    try:
+        held = {cell.identifier: cell for cell in read_cells(found, "csv")}
+    except MALFORMED:
+        return built
+    alike, changed = set(), set()
+    for cell in built.cells:
+        theirs = held.get(cell.identifier)
+        if theirs is not None and replace(theirs, standing=cell.standing) == cell:
+            alike.add(cell.identifier)
+        else:
+            changed.add((cell.dataset, cell.encoder, cell.column))
+    cells = [
+        replace(cell, standing=held[cell.identifier].standing)
+        if cell.identifier in alike and (cell.dataset, cell.encoder, cell.column) in changed
+        else cell
+        for cell in built.cells
+    ]
+    return replace(built, cells=cells)
+
+
 def _changed(table: str, ending: str, found: str, built: Table) -> frozenset[str]:
     if ending == "csv":
         return _changed_cells(table, found, built.cells)
@@ -130,7 +163,7 @@ def _table(suite: Suite, table: str) -> list[Finding]:
     except MALFORMED as error:
         told = (artefact.manifest, "a table that can be drawn again", str(error))
         return [_told(*told, "cannot be compared", cells=whole)]
-    findings = []
+    findings, blamed = [], built
     for ending, expected in texts.items():
         path = artefact.folder / f"{table}.{ending}"
         try:
@@ -138,7 +171,8 @@ def _table(suite: Suite, table: str) -> list[Finding]:
         except (OSError, ValueError) as error:
             found = f"cannot be read: {error}"
         if found != expected:
-            cells = _changed(table, ending, found, built)
+            blamed = _marked_as(built, found) if ending == "csv" else blamed
+            cells = _changed(table, ending, found, blamed)
             told = _first_difference(found, expected)
             message = "the table is not what the manifests give"
             findings.append(_told(path, *told, message, cells=cells))
@@ -198,4 +232,4 @@ def _page(suite: Suite) -> list[Finding]:
 def check(suite: Suite) -> list[Finding]:
     """Draw everything again in memory and compare."""
     tables = [finding for table in suite.shown.tables for finding in _table(suite, table)]
-    return [*_frame(suite), *tables, *_page(suite)]
+    return [*_frame(suite), *tables, *redrawn(suite), *_page(suite)]

@@ -10,17 +10,20 @@ from typing import Any
 from clsp.audit.features import Case, read_case
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.level import L3, reaches
-from clsp.audit.relearn import relearn_linear, revote
+from clsp.audit.recompute import load_predictions
+from clsp.audit.relearn import Learnt, relearn_linear, revote
 from clsp.audit.suite import Suite
 from clsp.config.foreign import Imported
 from clsp.config.grid import Run
 from clsp.report.collect import Judged
+from clsp.runtime.manifest import Artefact
 
 ID = "A23"
 SEVERITY = BLOCKING
 LEVEL = "L2"
 # Percentage points (audit.md A23): for up to ten classes, and for more.
 FEW_CLASSES, TOLERANCE, TOLERANCE_OF_MANY = 10, 0.15, 0.3
+OTHERWISE = 0.02  # share of images whose class rounding may turn; right and wrong ones alike
 LEAST = 2  # images that may differ in any case: on small test sets one image is a large share
 BUDGET = 1.2e10  # features read per audit at L2: two encoders of CIFAR-10 at ResNet-18's width
 
@@ -29,26 +32,42 @@ def _cost(judged: Run | Imported, case: Case) -> int:
     return (judged.probe.linear.epochs + len(case.test) // 100) * case.train.size
 
 
-def _relearn(judged: Run | Imported, case: Case, protocol: str) -> int:
+def _relearn(judged: Run | Imported, case: Case, protocol: str) -> Learnt:
     spec, count = judged.probe, len(case.labels)
     if protocol == "knn":
         plain = case.train[:count]
-        return revote(spec.knn, plain, case.labels, case.test, case.truth, case.classes).correct
+        return revote(spec.knn, plain, case.labels, case.test, case.truth, case.classes)
     fit = {"classes": case.classes, "seed": spec.seed}
-    return relearn_linear(spec.linear, case.train, case.labels, case.test, case.truth, **fit)[
-        0
-    ].correct
+    return relearn_linear(spec.linear, case.train, case.labels, case.test, case.truth, **fit)[0]
+
+
+def _odd(probe: Artefact, record: dict[str, Any], learnt: Learnt) -> int:
+    """Test images of which the stored logits say another class; 0 where none can be read."""
+    names = record["predictions"]
+    try:
+        logits = load_predictions(probe.folder / names["file"], names).logits
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # A19 reports it
+    if logits is None or len(logits) != len(learnt.guess):
+        return 0
+    return int((logits.argmax(axis=1) != learnt.guess).sum())
 
 
 def _differences(
-    judged: Run | Imported, case: Case, records: dict[Number, dict[str, Any]]
+    judged: Run | Imported, probe: Artefact, case: Case, records: dict[Number, dict[str, Any]]
 ) -> Iterator[tuple[Number, str, str]]:
     points = TOLERANCE if case.classes <= FEW_CLASSES else TOLERANCE_OF_MANY
     allowed = max(LEAST, points / 100 * len(case.truth))
     for number, record in records.items():
         now = _relearn(judged, case, number.protocol)
-        if not isinstance(record.get("correct"), int) or abs(record["correct"] - now) > allowed:
-            yield number, f"{now} correct, give or take {allowed:g}", f"{record.get('correct')}"
+        if (
+            not isinstance(record.get("correct"), int)
+            or abs(record["correct"] - now.correct) > allowed
+        ):
+            told = f"{now.correct} correct, give or take {allowed:g}", f"{record.get('correct')}"
+            yield number, *told
+        elif (odd := _odd(probe, record, now)) > max(allowed, OTHERWISE * len(case.truth)):
+            yield number, "the classes that were learnt again", f"others of {odd} images"
 
 
 def _chosen(suite: Suite) -> list[tuple[Judged, Any]]:
@@ -84,7 +103,7 @@ def check(suite: Suite) -> list[Finding]:
             if number.protocol in ("linear", "knn") and not number.variant
         }
         try:
-            found = list(_differences(judged, case, records))
+            found = list(_differences(judged, probe, case, records))
         except (ValueError, IndexError, TypeError, KeyError) as error:
             findings.append(_broken(suite, judged, error))
             continue

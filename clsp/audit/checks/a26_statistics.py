@@ -98,11 +98,14 @@ def _first_gap(cell: Cell, wanted: dict[str, float | None]) -> tuple[str, str] |
 
 
 def _by_seed(suite: Suite, cell: Cell, truth: dict[Number, float]) -> dict[str, float]:
-    """The values behind a cell by seed; nothing where one cannot be recomputed."""
+    """The values behind a cell by seed; nothing where one is not what its predictions give."""
     found = {}
     for group in numbers_of(cell):
         run = suite.runs.get(group[0].run) if group else None
-        if not group or any(number not in truth for number in group):
+        told = [suite.told[n][1]["value"] if n in truth else math.inf for n in group]
+        if not group or any(
+            abs(value - truth.get(n, 0)) > TOLERANCE for n, value in zip(group, told, strict=True)
+        ):
             return {}
         found[str(run.spec.seed) if run else ""] = sum(truth[n] for n in group) / len(group)
     return found
@@ -115,15 +118,23 @@ def _competes(suite: Suite, cell: Cell) -> bool:
 
 
 def _marks(suite: Suite, cells: list[Cell], truth: dict[Number, float]) -> dict[str, str]:
-    """How the cells of one table stand, by identifier: recomputed, never read."""
+    """How the cells of one table stand, by identifier: recomputed, never read.
+
+    Where a row that competes is spoiled, it alone is reported: the marks of the others are taken
+    as they are, because nothing is left to judge them by.
+    """
     groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
-    for cell in cells:
-        values = _by_seed(suite, cell, truth) if _competes(suite, cell) else {}
-        if values and cell.unit == "percent":
-            place = (cell.dataset, cell.encoder, cell.column)
-            groups.setdefault(place, {})[cell.identifier] = values
     marks = {}
+    for cell in cells:
+        if cell.unit == "percent" and _competes(suite, cell):
+            place = (cell.dataset, cell.encoder, cell.column)
+            groups.setdefault(place, {})[cell.identifier] = _by_seed(suite, cell, truth)
+            marks[cell.identifier] = ""
+    told = {cell.identifier: cell.standing for cell in cells}
     for rows in groups.values():
+        if not all(rows.values()):
+            marks |= {name: told[name] for name in rows}
+            continue
         means = {name: sum(v.values()) / len(v) for name, v in rows.items()}
         top = max(means.values())
         best = [name for name, mean in means.items() if abs(mean - top) < TOLERANCE]

@@ -1,6 +1,6 @@
 """Only formats that cannot run code lie among results: no pickle, no arrays of objects, no bombs.
 
-Files of publishers (below fetched/) are left alone: whatever reads them has to look out. Below
+Files of publishers, which were fetched, are left alone: whatever reads them has to look out. Below
 exports/ of the report, which nothing reads, copies of the workflow's own sources may lie too.
 """
 
@@ -18,7 +18,7 @@ from clsp.audit.suite import Suite
 ID = "A29"
 SEVERITY = BLOCKING
 LEVEL = "L1"
-QUARANTINE = "fetched"
+QUARANTINE = "fetch-dataset"  # stage whose files somebody else made
 EXPORTS = "exports"
 SOURCES = ("", ".smk", ".yaml", ".lock")  # that an exported crate copies
 HEADER = 100_000_000  # bytes that a safetensors header may have, as its own reader has it
@@ -108,9 +108,10 @@ def _numbers(suite: Suite, path: Path) -> tuple[str, frozenset[Number]]:
 def check(suite: Suite) -> list[Finding]:
     """Look at the kind and the first bytes of every file."""
     findings = []
+    foreign = {a.folder / n for a in suite.records if a.stage == QUARANTINE for n in a.subjects}
     for root in (suite.results, suite.reports):
         for path in files_below(root):
-            if path.is_symlink() or QUARANTINE in path.relative_to(root).parts:
+            if path.is_symlink() or path in foreign:
                 continue  # A03 reports links
             parts = path.relative_to(root).parts
             exported = root == suite.reports and parts[0] == EXPORTS

@@ -24,7 +24,7 @@ def _ranks(frame: pd.DataFrame) -> pd.DataFrame:
         tasks = list(group["task"].unique())
         means = group.pivot_table(index="label", columns="task", values="value", aggfunc="mean")
         whole = means.reindex(columns=tasks).dropna()
-        ranks = whole.rank(ascending=False, method="average")
+        ranks = whole.round(9).rank(ascending=False, method="average")
         for label in ranks.mean(axis=1).sort_values(kind="stable").index:
             for task in tasks:
                 rows.append(
