@@ -11,7 +11,6 @@ from typing import IO, Any
 
 import numpy as np
 
-
 LARGEST = 1 << 30  # bytes of labels or of an index: those of ImageNet-1k have a third of it
 
 

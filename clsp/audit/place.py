@@ -7,6 +7,13 @@ from pathlib import Path
 from clsp.runtime.digest import ROOT
 
 EXPECTED = Path("reports/spec")  # tracked files with expectations
+EXPECTATION = "expectations"  # their flag, before the name of one
+TRACKED = {
+    "claims": "claims.yaml",
+    "published": "published.yaml",
+    "deviations": "deviations.yaml",
+}
+TEMPLATE = ROOT / "clsp/report/report.html.jinja"
 
 
 @dataclass(frozen=True)
@@ -40,3 +47,21 @@ class Place:
         if path.is_relative_to(EXPECTED):
             return expectations / path.relative_to(EXPECTED)
         return ROOT / path
+
+
+def own_copy(flag: str, expectations: Path) -> Path | None:
+    """The auditor's copy of a tracked file that a report is made from; None for any other input.
+
+    Published numbers, deviations, curves and the page's frame are what results are held against,
+    so that no record may say where they lie.
+
+    Args:
+        flag: Name of the input, as the manifest has it.
+        expectations: The auditor's folder of them.
+    """
+    if flag == "template":
+        return TEMPLATE
+    known = flag in TRACKED or flag.startswith(f"{EXPECTATION}/")
+    name = TRACKED.get(flag, flag.rpartition("/")[2])
+    here = (expectations / name, ROOT / EXPECTED / name)
+    return next((path for path in here if path.is_file()), here[1]) if known else None

@@ -15,7 +15,7 @@ from clsp.report.quality import bank_rows
 DIGITS = 4
 NO_NUMBER = "This row has no number in this column: floors are not ranked."
 NOT_HERE = "Published only: nothing in this profile is run under this name."
-RANKED = "The rank follows from the means over seeds of all rows; below is what went into it."
+RANKED = "The rank follows from the means over seeds of all rows; beside it is what went in."
 
 
 @dataclass(frozen=True)

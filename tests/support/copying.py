@@ -33,7 +33,8 @@ CHANGES: dict[str, dict[str, Any]] = {  # kind of tree -> what it is asked for b
 }
 
 
-def _mirror_into(store: Path) -> Callable[[Job, dict[str, float], str], str]:
+def mirror_into(store: Path) -> Callable[[Job, dict[str, float], str], str]:
+    """What mirrors jobs into a new store, as TreeBuilder.mlflow takes it."""
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
@@ -62,7 +63,7 @@ def build(base: Path, params: Params, mirrored: bool = True) -> Path:
     """Make a tree below a folder, mirrored into a real MLflow store beside it if asked."""
     builder = TreeBuilder(base, params)
     if mirrored:
-        builder.mlflow = _mirror_into(base / "mlflow.db")
+        builder.mlflow = mirror_into(base / "mlflow.db")
     here = Path.cwd()
     os.chdir(base)
     try:

@@ -99,6 +99,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 class TreeBuilder(Preparing, Importing, Measuring, Judging):
     """Writes the tree below a folder; every artefact through the suite's own manifest code."""
 
+    shards = 2  # of every bank
+
     def __init__(self, base: Path, params: Params) -> None:
         self.params, self.base = params, base
         self.results = base / "results" / params.profile
@@ -213,20 +215,21 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         return self.write(job, folder, files, [dataset], counters=counters, facts=facts)
 
     def bank(self, name: str, denoiser: Artefact, dataset: Artefact) -> Artefact:
-        """A bank of random candidates, through two shards."""
+        """A bank of random candidates, through a few shards."""
         shape = (TRAIN, CANDIDATES, SIDE, SIDE, 3)
         images = stream("bank", name).integers(0, 255, shape, dtype=np.uint8)
-        half, made = TRAIN // 2, []
+        made, held = [], np.array_split(np.arange(TRAIN), self.shards)
         sampled = "ema" if denoiser.stage == "train-denoiser" else "imported"
-        for number, part in enumerate((images[:half], images[half:]), start=1):
+        for number, rows in enumerate(held, start=1):
+            shard = f"{number}-of-{self.shards}"
             made.append(
                 self.write(
                     shard_job(self.params, name),
                     f"banks/{name}/shards",
-                    {f"{number}-of-2.npy": part},
+                    {f"{shard}.npy": images[rows]},
                     [denoiser, dataset],
-                    f"{number}-of-2.manifest.json",
-                    arguments={"shard": f"{number}-of-2"},
+                    f"{shard}.manifest.json",
+                    arguments={"shard": shard},
                 )
             )
         index = np.zeros(
@@ -241,8 +244,9 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         )
         index["anchor"] = np.arange(TRAIN)[:, None]
         index["candidate"] = np.arange(CANDIDATES)
-        index["shard"] = (np.arange(TRAIN)[:, None] >= half) + 1
-        index["row"] = np.arange(TRAIN)[:, None] % half
+        for number, rows in enumerate(held, start=1):
+            index["shard"][rows] = number
+            index["row"][rows] = np.arange(len(rows))[:, None]
         index["sha64"] = [
             [int.from_bytes(hashlib.sha256(i.tobytes()).digest()[:8], "big") for i in row]
             for row in images

@@ -9,23 +9,20 @@ import yaml
 
 from clsp.audit.figures import redrawn
 from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
+from clsp.audit.place import own_copy
 from clsp.audit.suite import Suite
-from clsp.config.convergence import EXPECTATIONS
 from clsp.report.cells import Cell, Table, read_cells
 from clsp.report.collect import build_metrics
 from clsp.report.page import Parts, render_page
 from clsp.report.reference import CURVES, EXPLANATIONS
 from clsp.report.table import latex_rows, markdown_rows, render
 from clsp.runtime.canonical import canonical_json
-from clsp.runtime.digest import ROOT
 from clsp.runtime.errors import ClspError
 from clsp.runtime.manifest import Artefact
 
 ID = "A22"
 SEVERITY = BLOCKING
 LEVEL = "L2"
-KNOWN = {"published": "published.yaml", "deviations": "deviations.yaml"}
-TEMPLATE = ROOT / "clsp/report/report.html.jinja"
 READ = (CURVES, EXPLANATIONS)  # expectations that the page is drawn from
 MALFORMED = (
     OSError,
@@ -58,9 +55,7 @@ def _tracked(suite: Suite, artefact: Artefact, flag: str) -> Path:
     """The auditor's copy of a tracked file that an artefact was made from: never a forger's."""
     for dependency in artefact.predicate["resolvedDependencies"]:
         if dependency["name"] == flag:
-            name = KNOWN.get(flag, flag.rpartition("/")[2])
-            own = TEMPLATE if flag == "template" else suite.expectations / name
-            return own if own.is_file() else EXPECTATIONS / name
+            return own_copy(flag, suite.expectations) or Path(dependency["uri"])
     raise KeyError(f"{artefact.manifest} names no {flag}")
 
 
@@ -179,6 +174,7 @@ def _table(suite: Suite, table: str) -> list[Finding]:
     return findings
 
 
+ROW = re.compile(r'<article class="row" ')
 SECTION = re.compile(r'<section(?: class="[a-z]+")? aria-labelledby="([^"]*)">')
 
 
@@ -186,6 +182,22 @@ def _sections(page: str) -> dict[str, str]:
     """The text after every section's beginning, up to the next one's, by the id of its heading."""
     _, *parts = SECTION.split(page)
     return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _spoiled(suite: Suite, held: dict[str, str], drawn: dict[str, str], table: str) -> list[str]:
+    """Cells that the page shows otherwise: of rows whose evidence differs, or of the whole table."""
+    shown, evidence = f"table-{table}", f"evidence-{table}"
+    if held.get(shown) != drawn.get(shown):
+        return [f"{table}:*"]
+    if held.get(evidence) == drawn.get(evidence):
+        return []
+    theirs, ours = (ROW.split(part.get(evidence, ""))[1:] for part in (held, drawn))
+    cells = read_cells(_text(suite.reports / f"tables/{table}.csv"), table)
+    rows = list(dict.fromkeys(cell.row for cell in cells))  # the page follows the csv
+    if not len(theirs) == len(ours) == len(rows):
+        return [f"{table}:*"]
+    differ = {row for row, a, b in zip(rows, theirs, ours, strict=True) if a != b}
+    return [f"{table}:{cell.identifier}" for cell in cells if cell.row in differ]
 
 
 def _parts(suite: Suite, artefact: Artefact) -> Parts | None:
@@ -224,9 +236,8 @@ def _page(suite: Suite) -> list[Finding]:
     message = "the page is not what the manifests give"
     if differ:
         message = f"{message}; sections: {', '.join(differ)}"
-    shown_in = {t: {f"table-{t}", f"evidence-{t}"} for t in shown.tables}
-    spoiled = [table for table, names in shown_in.items() if names & set(differ)]
-    return [_told(path, *told, message, cells=frozenset(f"{table}:*" for table in spoiled))]
+    spoiled = [cell for table in shown.tables for cell in _spoiled(suite, held, drawn, table)]
+    return [_told(path, *told, message, cells=frozenset(spoiled))]
 
 
 def check(suite: Suite) -> list[Finding]:

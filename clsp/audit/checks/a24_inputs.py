@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.lineage import Producer
+from clsp.audit.place import own_copy
 from clsp.audit.suite import JUDGING, Suite
 from clsp.config.floors import Floor
 from clsp.config.plan import (
@@ -130,7 +131,9 @@ def _read(suite: Suite, known: dict, artefact: Artefact) -> tuple[list[list[str]
             read.setdefault(producer.manifest, (producer, set()))[1].add(name)
             now = producer.subjects[name]["digest"]["sha256"]
         else:
-            now = suite.sha256(suite.place.tracked(uri, suite.expectations)) or "no such file"
+            own = own_copy(dependency["name"], suite.expectations)
+            path = own or suite.place.tracked(uri, suite.expectations)
+            now = suite.sha256(path) or "no such file"
         if now != recorded:
             problems.append([uri, recorded[:16], now[:16], OTHER])
     for producer, names in read.values():
