@@ -83,7 +83,9 @@ def changes(seeds: int) -> dict[str, Any]:
     evaluation = {k: v for k, v in PARAMS["evaluation"].items() if k != "transfer"}
     denoiser = {**PARAMS["denoisers"]["digits"], "batch_size": 128}
     runs = {**PARAMS["runs"]["main"], "seed": list(range(seeds))}
+    banks = {"digits.mix": {**PARAMS["banks"]["digits.mix"], "candidates": CANDIDATES}}
     return {
+        "banks": banks,
         "recipes": {"short": recipe},
         "evaluation": {**evaluation, "linear": linear},
         "denoisers": {"digits": denoiser},

@@ -6,8 +6,8 @@ from typing import Any
 from clsp.runtime.history import read_history
 
 Log = list[dict[str, Any]]
-# Records of ten numbers take about 700 bytes each, so that these take about 300 MB.
-MOST = 400_000
+# Records of ten numbers take about 1.2 kB each, so that these take about 240 MB.
+MOST = 200_000
 
 
 class Logs:

@@ -14,6 +14,8 @@ import faults_claims  # noqa: F401  (registers more)
 import faults_data  # noqa: F401  (registers more)
 import faults_denoisers  # noqa: F401  (registers more)
 import faults_records  # noqa: F401  (registers more)
+import faults_red  # noqa: F401  (registers more)
+import faults_red_training  # noqa: F401  (registers more)
 import numpy as np
 import tree_imports  # noqa: F401  (registers more)
 import tree_quality  # noqa: F401  (registers more)
@@ -46,7 +48,7 @@ def bit_flipped_in_bank(tree: Tree) -> None:
     flip_bit(tree.results / "banks/digits.mix/images.npy")
 
 
-@fault("A02")
+@fault("A02", "A10")
 def bit_flipped_in_shard(tree: Tree) -> None:
     flip_bit(tree.results / "banks/digits.mix/shards/2-of-2.npy")
 
@@ -81,7 +83,7 @@ def data_check_edited(tree: Tree) -> None:
     (tree.results / "provenance/data-check/checked.json").write_text("[]")
 
 
-@fault("A01", "A22", "A24")
+@fault("A01", "A10", "A22", "A24")
 def shard_missing(tree: Tree) -> None:
     for ending in ("npy", "manifest.json"):
         (tree.results / f"banks/digits.mix/shards/2-of-2.{ending}").unlink()
@@ -266,7 +268,7 @@ def manifest_not_json(tree: Tree) -> None:
     tree.run("transfer", "manifest.json").write_text('{"a": 1, "a": 2}')
 
 
-@fault("A01", "A19", "A22")
+@fault("A01", "A19", "A20", "A22")
 def metrics_empty(tree: Tree) -> None:
     edit_statement(tree.run("probes", "manifest.json"), lambda p: p.update(metrics={}))
 

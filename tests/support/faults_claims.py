@@ -206,7 +206,7 @@ def expectations_of(tree: Tree) -> Path:
     return tree.results.parents[1] / "expectations"
 
 
-@fault("A27", options=EXPECTED)
+@fault("A22", "A24", "A27", options=EXPECTED)
 def rows_above_the_authors_curve(tree: Tree) -> None:
     """As leakage, label-conditioned candidates or selection on test images would look."""
     write_curves(tree, expectations_of(tree), ahead=2 * BAND)

@@ -126,7 +126,7 @@ def duplicates_not_counted(tree: Tree) -> None:
         path.unlink()
 
 
-@fault("A02", "A26", within="judged")
+@fault("A02", "A22", "A26", within="judged")
 def point_of_curve_edited(tree: Tree) -> None:
     path = tree.reports / "figures/few_shot.csv"
     lines = path.read_text().split("\n")
@@ -135,7 +135,7 @@ def point_of_curve_edited(tree: Tree) -> None:
     path.write_text("\n".join(lines))
 
 
-@fault("A02", "A26", within="judged")
+@fault("A02", "A22", "A26", within="judged")
 def point_of_curve_left_out(tree: Tree) -> None:
     path = tree.reports / "figures/few_shot.csv"
     first, _, *rest = path.read_text().split("\n")

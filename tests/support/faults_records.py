@@ -322,7 +322,7 @@ def features_of_a_collapsed_encoder(tree: Tree) -> None:
     _edit_features(tree, lambda features: np.ones_like(features))
 
 
-@fault("A17", "A22", "A24")
+@fault("A17", "A22", "A23", "A24")
 def features_on_one_line(tree: Tree) -> None:
     def flatten(features: np.ndarray) -> np.ndarray:
         return features[:, :1] * np.arange(1, 9, dtype=np.float32)

@@ -84,12 +84,12 @@ def settle(tree: Tree, drawn: bool = True, **changes: Any) -> None:
         redraw(tree, **changes)
 
 
-def redraw(tree: Tree, **changes: Any) -> None:
-    """Make the report anew."""
+def redraw(tree: Tree, maker: type[TreeBuilder] = TreeBuilder, **changes: Any) -> None:
+    """Make the report anew, by another builder if asked."""
     here = Path.cwd()
     os.chdir(tree.results.parents[1])
     try:
-        TreeBuilder(tree.results.parents[1], tiny_params(**changes)).report()
+        maker(tree.results.parents[1], tiny_params(**changes)).report()
     finally:
         os.chdir(here)
 

@@ -11,6 +11,7 @@ import numpy as np
 from clsp.audit.arrays import load_npy
 from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.items import read_items
+from clsp.audit.mapped import release, rows_of
 from clsp.audit.suite import Suite
 from clsp.config.plan import bank_job, banks_needed, prepare_job, shard_job
 from clsp.data.prepared import Images, open_prepared, window
@@ -71,7 +72,7 @@ def _images(
     """
     hashed = index.reshape(images.shape[:2])["sha64"]
     seen: dict[str, int] = {}
-    for row in range(len(images)):
+    for row in rows_of(images, anchors):
         drawn, anchor = np.asarray(images[row]), np.asarray(anchors[row])  # (K, H, W, 3)
         digests = [hashlib.sha256(image.tobytes()).hexdigest()[:DIGITS] for image in drawn]
         found = list(_single(drawn, anchor, digests))
@@ -100,6 +101,7 @@ def _shards(suite: Suite, name: str, images: np.ndarray, index: np.ndarray) -> I
             if not np.array_equal(part[start:stop], images[first + start : first + stop]):
                 yield f"anchors from {first + start} on are not those of shard {number}"
                 break
+            release(part, images)
         places = table[rows]
         told = (places["shard"] == number) & (places["row"] == np.arange(len(part))[:, None])
         if not told.all():

@@ -185,7 +185,7 @@ def _sections(page: str) -> dict[str, str]:
 
 
 def _spoiled(suite: Suite, held: dict[str, str], drawn: dict[str, str], table: str) -> list[str]:
-    """Cells that the page shows otherwise: of rows whose evidence differs, or of the whole table."""
+    """Cells that the page shows otherwise: of rows whose evidence differs, or of all rows."""
     shown, evidence = f"table-{table}", f"evidence-{table}"
     if held.get(shown) != drawn.get(shown):
         return [f"{table}:*"]

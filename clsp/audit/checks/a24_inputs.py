@@ -95,7 +95,7 @@ def _wanted(suite: Suite, artefact: Artefact) -> set[Producer]:
     match artefact.stage:
         case "prepare-dataset":
             return {("fetch-dataset", name)} if is_fetched(params, name) else set()
-        case "train-denoiser":
+        case "train-denoiser" | "import-denoiser":
             return _prepared([params.denoisers[name].dataset])
         case "generate-shard":
             bank = params.banks[name]
