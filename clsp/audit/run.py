@@ -189,7 +189,7 @@ def _params(arguments: argparse.Namespace, bundle: Any) -> Params:
         raise ConfigError(f"--spec: not valid JSON ({error})") from error
 
 
-def _mlflow(arguments: argparse.Namespace, params: Params, bundle: Any) -> str | None:
+def _mlflow(arguments: argparse.Namespace, params: Params, bundle: Any = None) -> str | None:
     """The store to compare with: as given, else the bundle's, the environment's or this folder's.
 
     Jobs leave the environment's alone where params.yaml switches tracking off. The rule passes

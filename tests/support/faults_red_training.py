@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,12 +151,12 @@ def index_of_other_shards(tree: Tree) -> None:
     settle(tree)
 
 
-@fault("A10")
+@fault("A10", "A22", "A24")
 def index_without_digests(tree: Tree) -> None:
     path = tree.results / BANK / "index.npy"
     index = np.load(path)
     np.save(path, index[["anchor", "candidate", "shard", "row"]].copy())
-    settle(tree)
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
 
 
 @fault("A24")
@@ -227,9 +228,8 @@ def _with_own(tree: Tree, flag: str, source: str, change: Callable[[str], str]) 
 
     class Forger(TreeBuilder):
         def _run(self, stage: str, function: Any, manifest: str, name: Any, **given: Any) -> None:
-            super()._run(
-                stage, function, manifest, name, **given | {flag: path} if flag in given else given
-            )
+            own = {flag: path} if isinstance(given.get(flag), Path) else {}
+            super()._run(stage, function, manifest, name, **given | own)
 
     redraw(tree, Forger)
 
@@ -286,7 +286,7 @@ def caption_of_a_figure_edited(tree: Tree) -> None:
     _redo_page(tree, "curves")
 
 
-@fault("A50")
+@fault("A24", "A50")
 def easier_claims_of_his_own(tree: Tree) -> None:
     """Runs, verdicts and report agree on margins that nobody fixed before."""
     claims = tree.results.parents[1] / "claims.yaml"

@@ -21,7 +21,7 @@ LOCAL = "local"  # a file that the user put there
 Problem = tuple[str, str]  # expected, found
 
 
-def _pins(lock: Path) -> dict[str, str]:
+def _pins(lock: Path = LOCK) -> dict[str, str]:
     """Archive -> the sha256 that its first good download pinned; none without a lock file."""
     if not lock.exists():
         return {}
