@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from clsp.runtime.errors import ConfigError
 OPENED = "clsp.bundle.opened:opened"  # above this package: it packs what the audit reads
 # Of the maker's own tools; no check reads them, and an audit of a folder leaves them alone.
 UNREAD = ("provenance/snakemake.json", "audit.json")
+EXPORTS = "exports"  # below the report's folder: views of it all, as large as what they show
 
 
 def opened(
@@ -54,11 +56,13 @@ def relaxed(suite: Suite, findings: list[Finding]) -> list[Finding]:
     """
     if not (left_out := {str(path) for path in suite.place.left_out}):
         return findings
+    # A whole path: "results/x/a" says nothing of "results/x/accuracy.json".
+    named = re.compile(f"(?:{'|'.join(map(re.escape, sorted(left_out)))})(?![\\w/+-]|\\.\\w)")
     found = []
     for each in findings:
         about = (each.file, each.found, each.message)
         judged = each.severity == BLOCKING and each.id not in ("A02", "A03")
-        if judged and any(path in text for path in left_out for text in about):
+        if judged and any(map(named.search, about)):
             message = f"{each.message}; the bundle was packed without a file that it needs"
             found.append(replace(each, severity=INCOMPLETE, message=message))
         else:
@@ -71,7 +75,9 @@ def relative(value: Any, root: Path | None) -> Any:
     if root is None:
         return value
     if isinstance(value, str):
-        return value.replace(f"{root}/", "")
+        # As a path of its own: "/data" is no beginning of "results/demo/data/digits".
+        here = rf"(?<![\w.+/-]){re.escape(str(root))}(/|(?![\w.+-]))"
+        return re.sub(here, lambda found: "" if found[1] else ".", value)
     if isinstance(value, dict):
         return {key: relative(inner, root) for key, inner in value.items()}
     if isinstance(value, list):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clsp.audit.bundled import EXPORTS, UNREAD
 from clsp.audit.suite import Suite
 from clsp.bundle.layout import LOCK, SPEC, wrong_name
 from clsp.bundle.pack import sha256_of
@@ -18,8 +19,6 @@ from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.ledger import NAME as LEDGER
 from clsp.runtime.manifest import ENDING
 
-SNAKEMAKE = "provenance/snakemake.json"  # what Snakemake remembers; no check reads it
-AUDITED = "audit.json"  # of the maker; whoever audits makes another
 WANTED = ("manifests and the ledger", "every check reads them")
 
 
@@ -36,15 +35,20 @@ class Collected:
     left_out: list[dict[str, Any]] = field(default_factory=list)
 
 
-def files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path, ignored: Path | None = None) -> list[Path]:
     """Every file below a folder; hidden ones are work in progress or a tool's notes.
+
+    Args:
+        folder: That is looked through.
+        ignored: A folder in it that is not.
 
     Raises:
         DataError: If something there is neither a file nor a folder, or is a link.
     """
     found = []
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = (name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in shown if Path(parent) / name != ignored)
         for name in [*folders, *names]:
             path = Path(parent) / name
             mode = path.lstat().st_mode
@@ -78,12 +82,12 @@ def collect(suite: Suite, patterns: Sequence[str]) -> Collected:
     roots = {f"results/{suite.params.profile}": suite.results}
     roots |= {f"reports/{suite.params.profile}": suite.reports, SPEC: suite.expectations}
     for top, root in roots.items():
-        for path in files_below(root):
+        for path in files_below(root, suite.reports / EXPORTS):
             below = path.relative_to(root).as_posix()
             name = f"{top}/{below}"
             if wrong := wrong_name(name):
                 raise DataError(f"{path}: {wrong}; it cannot be packed")
-            if below in (SNAKEMAKE, AUDITED):
+            if below in UNREAD:
                 why = "no check reads it"
                 found.left_out.append(_left_out(name, path, why))
                 continue

@@ -21,7 +21,7 @@ SPEC = "reports/spec"
 TYPE = "urn:clsp-suite:bundle:v1"
 SCHEMA = 1
 LEVEL = "L2"
-MOST_FILES = 500_000
+MOST_FILES = 200_000
 LONGEST_NAME = 1024
 HEAD = 1 << 16  # bytes that a file may have before the part that lies in another one
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -104,6 +104,8 @@ def wrong_name(name: str) -> str:
     """Why a file of a bundle may not be called so, or nothing."""
     if not name or len(name) > LONGEST_NAME:
         return f"a name of {len(name)} characters"
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in name):
+        return "letters that are none in its name"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
         return "control characters in its name"
     if "\\" in name or re.match(r"[A-Za-z]:", name):
@@ -118,7 +120,7 @@ def wrong_name(name: str) -> str:
 def collisions(names: list[str]) -> str:
     """A name that stands twice, or is also the folder of another; nothing if there is none.
 
-    Names that only some file systems tell apart count as one.
+    Names whose accents are written in two ways count as one; some file systems take them for one.
     """
     plain = [unicodedata.normalize("NFC", name) for name in names]
     seen: set[str] = set()

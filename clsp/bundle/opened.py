@@ -1,6 +1,7 @@
 """A bundle as an audit sees it: unpacked into a folder of its own, and gone afterwards."""
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,4 +165,10 @@ def opened(path: Path, folder: Path | None = None) -> Iterator[Opened]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"--unpack {folder}: expected an empty folder, or none")
     folder.mkdir(parents=True, exist_ok=True)
-    yield _check(path, folder.resolve())
+    try:
+        found = _check(path, folder.resolve())
+    except BaseException:  # a bundle that was refused leaves nothing that could be taken for one
+        for left in folder.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        raise
+    yield found

@@ -5,6 +5,7 @@ is then written once, by name and size of the manifest, and its sha256 has to co
 """
 
 import hashlib
+import io
 import shutil
 import stat
 import struct
@@ -27,11 +28,12 @@ from clsp.bundle.layout import (
 )
 from clsp.runtime.canonical import parse_json
 from clsp.runtime.errors import DataError
+from clsp.runtime.files import writing
 from clsp.runtime.progress import BYTES, Progress
 
 BLOCK = 1 << 20
-LARGEST_MANIFEST = 1 << 28  # bytes
-DIRECTORY = 46 + 64  # bytes of a member in the archive's list, besides its name
+LARGEST_MANIFEST = 1 << 26  # bytes
+LONGEST_LIST = 1 << 26  # bytes that the archive's list of members may have
 RATIO, SMALL = 1100, 1 << 20  # deflate makes nothing smaller than by a factor of 1032
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 0x1
@@ -48,20 +50,22 @@ BROKEN = (
 )
 
 
-def _list_size(stream: IO[bytes]) -> int:
-    """Bytes that the archive's list of members has, as its last record says; 0 if it says none."""
-    size = stream.seek(0, 2)
-    stream.seek(max(0, size - (1 << 16) - 22 - 20))
-    tail = stream.read()
-    end = tail.rfind(b"PK\x05\x06")
-    if end < 0 or end + 22 > len(tail):
-        return 0
-    length = struct.unpack_from("<L", tail, end + 12)[0]
-    if length == 0xFFFFFFFF and end >= 20 and tail[end - 20 : end - 16] == b"PK\x06\x07":
-        stream.seek(struct.unpack_from("<Q", tail, end - 12)[0])
-        record = stream.read(56)
-        length = struct.unpack_from("<Q", record, 40)[0] if len(record) == 56 else length
-    return length
+class _Bounded(io.BufferedReader):
+    """An archive of which no more is read at once than the list of a bundle's members can have.
+
+    zipfile reads that list in one go, whatever length the archive states for it.
+    """
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file.
+
+        Raises:
+            zipfile.BadZipFile: If more is asked for, and is there.
+        """
+        wanted = LONGEST_LIST + 1 if size is None or size < 0 else min(size, LONGEST_LIST + 1)
+        if len(found := super().read(wanted)) > LONGEST_LIST:
+            raise zipfile.BadZipFile(f"its list of members has more than {LONGEST_LIST} bytes")
+        return found
 
 
 @contextmanager
@@ -72,14 +76,8 @@ def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         DataError: If it is no whole zip archive, or its list is longer than any bundle's.
     """
     try:
-        with open(path, "rb") as stream:
-            listed, most = _list_size(stream), MOST_FILES * (DIRECTORY + 200)
-            if listed > most:
-                told = f"its list of members has {listed} bytes; at most {most} are read"
-                raise DataError(f"{path}: not a bundle: {told}")
-            stream.seek(0)
-            with zipfile.ZipFile(stream) as archive:
-                yield archive
+        with _Bounded(io.FileIO(path)) as stream, zipfile.ZipFile(stream) as archive:
+            yield archive
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except BROKEN as error:
@@ -162,15 +160,16 @@ def _write(archive: zipfile.ZipFile, member: Member, root: Path, path: Path) -> 
     head = part.head if part else b""
     digest.update(head)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            open(root / part.member, "rb") if part else archive.open(member.name) as source,
-            open(place, "xb") as target,
-        ):
-            source.seek(part.start if part else 0)
-            target.write(head)
-            length = part.length if part else member.size
-            came = len(head) + _copy(source, target, length, digest)
+        with writing(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                open(root / part.member, "rb") if part else archive.open(member.name) as source,
+                open(place, "xb") as target,
+            ):
+                source.seek(part.start if part else 0)
+                target.write(head)
+                length = part.length if part else member.size
+                came = len(head) + _copy(source, target, length, digest)
     except BROKEN as error:
         raise DataError(f"{path}: the member {member.name!r} is damaged ({error})") from error
     if came != member.size or digest.hexdigest() != member.sha256:

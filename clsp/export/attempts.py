@@ -5,9 +5,9 @@ from pathlib import Path
 from uuid import UUID
 
 from clsp.export.evidence import Evidence
-from clsp.export.privacy import public_text
 from clsp.runtime.errors import DataError
 from clsp.runtime.manifest import Artefact
+from clsp.runtime.places import without_places
 
 COMPLETED, FAILED = "CompletedActionStatus", "FailedActionStatus"
 
@@ -72,7 +72,7 @@ def _ending(end: dict[str, str] | None) -> str:
     if end is None:
         return "no end was recorded: it is still running, or was killed outright"
     status = str(end.get("status"))
-    return public_text(": ".join(filter(None, (status, str(end.get("reason") or "")))))
+    return without_places(": ".join(filter(None, (status, str(end.get("reason") or "")))))
 
 
 def attempts_of(evidence: Evidence, artefacts: list[Artefact]) -> list[Attempt]:

@@ -160,7 +160,7 @@ def _row(number: Number) -> dict[str, str]:
         "counted": "not run" if record is None else _counted(record).removesuffix(" correct"),
         "chosen": DASH if record is None else record["selected_on"],
         "seeds": f"{mean}{spread} ({number.n} of {number.expected})",
-        "predictions": number.predictions_sha256,
+        "predictions": f"`{number.predictions_sha256}`" if record else DASH,
     }
 
 

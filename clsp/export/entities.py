@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clsp.export.privacy import names_machine, public_text
+from clsp.export.privacy import names_machine
 from clsp.runtime.canonical import sha256_file
 from clsp.runtime.errors import DataError
+from clsp.runtime.places import without_places
 
 MEDIA = {
     ".json": "application/json",
@@ -71,10 +72,11 @@ class Files:
     """
 
     whole: bool
-    _known: dict[tuple[str, str], Entity] = field(default_factory=dict)
+    _known: dict[tuple[str, str], Entity] = field(default_factory=dict)  # by name and sha256
+    _entities: dict[str, Entity] = field(default_factory=dict)  # by id
 
     def __iter__(self) -> Iterator[Entity]:
-        return iter({entity.id: entity for entity in self._known.values()}.values())
+        return iter(self._entities.values())
 
     def add(
         self,
@@ -96,11 +98,11 @@ class Files:
         Raises:
             DataError: If it lies there with other bytes.
         """
-        shown = public_text(name)
+        shown = without_places(name)
         entity = self._known.get((shown, sha256))
         if entity is None:
             entity = self._new(shown, sha256, source, carried)
-            self._known[shown, sha256] = entity
+            self._known[shown, sha256] = self._entities[entity.id] = entity
         entity.properties |= {k: v for k, v in properties.items() if v is not None}
         return entity.id
 
@@ -119,7 +121,7 @@ class Files:
         if copied:
             return Entity(name, sha256, about, source, [name])
         identifier = named_by_digest(sha256)
-        same = next((e for e in self._known.values() if e.id == identifier), None)
+        same = self._entities.get(identifier)
         if same is None:
             return Entity(identifier, sha256, {**about, "description": reason}, None, [name])
         same.names.append(name)

@@ -85,9 +85,12 @@ class Graph:
         inside = re.search(rf"(?:^|/)((?:results|reports)/{profile}/.*)$", uri)
         if inside is None:
             path = Path(uri)
-            same = path.is_file() and sha256_file(path) == sha256
-            tracked = same and not path.is_absolute() and path.suffix == ".yaml"
-            return self.files.add(uri, sha256, path if same else None, carried=tracked)
+            # A file from elsewhere is not the experiment's, and would be copied out of the crate.
+            own = not path.is_absolute() and ".." not in path.parts
+            same = own and path.is_file() and sha256_file(path) == sha256
+            return self.files.add(
+                uri, sha256, path if same else None, carried=path.suffix == ".yaml"
+            )
         for folder, record in self.raw.items():
             if inside[1].startswith(f"{folder}/"):
                 return record

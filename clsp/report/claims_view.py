@@ -113,7 +113,7 @@ def _difference(record: Record) -> list[Fact]:
     corrected = record.get("p_holm")
     holm = "" if corrected is None else f"; {corrected:.3g} with Holm's correction"
     test = TESTS.get(record["test"], record["test"])
-    interval = f"[{low}, {high}], the two-sided 95 % t-interval"
+    interval = f"[{low}, {high}], the two-sided {level} t-interval"
     return [
         ("difference", f"{signed(record['difference'])} points {interval}: {record['direction']}"),
         ("bound that decides", f"{lower} points (one-sided, {level})"),
@@ -140,7 +140,8 @@ def _count(record: Record) -> list[Fact]:
     tasks = record.get("tasks") or record.get("among") or []
     facts = [("needed", f"{record['at_least']} datasets")]
     if record.get("won") is not None:
-        facts.insert(0, ("counted", f"{record['won']} of {len(tasks)}: {', '.join(tasks)}"))
+        counted = f"{record['won']} of {len(tasks)}, counted over {', '.join(tasks)}"
+        facts.insert(0, ("best on" if "tasks" in record else "holds on", counted))
     if record.get("lower") is not None:
         bounds = f"{record['lower']:g} to {record['upper']:g}, by drawing seeds anew"
         facts.append(("90 % of resampled counts", bounds))

@@ -6,13 +6,20 @@ The audit has its own code for all of it (clsp/audit/inference.py), which shares
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import special
 
 LEVEL = 0.95
 MINIMUM = 3  # seeds, below which nothing is tested
 DIGITS = 10  # of everything written: more than is printed, fewer than machines may differ in
+
+
+def _special() -> Any:
+    """scipy.special, imported when it is needed: the audit and the page only read names here."""
+    from scipy import special
+
+    return special
 
 
 @dataclass(frozen=True)
@@ -51,16 +58,16 @@ class Estimate:
         gap = self.value - margin
         if self.error == 0:
             return 0.0 if gap > 0 else 1.0
-        return float(special.stdtr(self.freedom, -gap / self.error))
+        return float(_special().stdtr(self.freedom, -gap / self.error))
 
     def p_different(self) -> float:
         """P-value of the two-sided test whose null hypothesis is "zero"."""
         if self.error == 0:
             return 0.0 if self.value != 0 else 1.0
-        return 2 * float(special.stdtr(self.freedom, -abs(self.value) / self.error))
+        return 2 * float(_special().stdtr(self.freedom, -abs(self.value) / self.error))
 
     def _quantile(self, probability: float) -> float:
-        return float(special.stdtrit(self.freedom, probability)) if self.error else 0.0
+        return float(_special().stdtrit(self.freedom, probability)) if self.error else 0.0
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -131,8 +138,8 @@ def power(excess: float, n: int, level: float = LEVEL) -> float:
         n: Seeds, at least 2.
         level: Of the one-sided bound.
     """
-    limit = special.stdtrit(n - 1, level)
-    return float(1 - special.nctdtr(n - 1, excess * math.sqrt(n), limit))
+    limit = _special().stdtrit(n - 1, level)
+    return float(1 - _special().nctdtr(n - 1, excess * math.sqrt(n), limit))
 
 
 def prediction_halfwidth(values: Sequence[float], level: float = LEVEL) -> float | None:
@@ -144,7 +151,7 @@ def prediction_halfwidth(values: Sequence[float], level: float = LEVEL) -> float
     if std is None:
         return None
     n = len(values)
-    return float(special.stdtrit(n - 1, (1 + level) / 2)) * std * math.sqrt(1 + 1 / n)
+    return float(_special().stdtrit(n - 1, (1 + level) / 2)) * std * math.sqrt(1 + 1 / n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

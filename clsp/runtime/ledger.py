@@ -169,18 +169,12 @@ class Attempt:
             stream.seek(0)
             content = stream.read()
             chain = _chain(content)
-            head = self._start_of(chain, content)
-            head = _mend(stream, content, head)
+            head = _mend(stream, content, chain.head)
             for killed in _abandoned(chain, self.place):
                 line = {"event": "end", "attempt": killed, "status": "killed", "noted_by": uid}
                 head = _append(stream, head, line)
             start = {"event": "start", "attempt": uid, "manifest": self.place, **about}
             _append(stream, head, start)
-
-    @staticmethod
-    def _start_of(chain: Chain, content: bytes) -> str:
-        """The head to go on from: the last whole line, whatever it is; the audit judges it."""
-        return chain.head if _split(content)[0] else GENESIS
 
     def end(self, status: str, **about: Any) -> None:
         """Record how the attempt ended; only the first call counts.
@@ -198,7 +192,7 @@ class Attempt:
         with _locked(self.path) as stream:
             stream.seek(0)
             content = stream.read()
-            head = _mend(stream, content, self._start_of(_chain(content), content))
+            head = _mend(stream, content, _chain(content).head)
             _append(stream, head, {"event": "end", "attempt": self.uid, "status": status, **about})
 
 

@@ -1,11 +1,12 @@
-"""How records name files: without the folders of the machine that they were made on.
+"""How records and exports name files: without the folders of the machine that made them.
 
-Records travel. Where somebody's home folder lies is nobody's business, and a path that exists on
-one machine alone helps nobody on another.
+Both travel. Where somebody's home folder lies is nobody's business, and a path that exists on one
+machine alone helps nobody on another.
 """
 
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from clsp.runtime.digest import ROOT
@@ -13,6 +14,19 @@ from clsp.runtime.digest import ROOT
 TOPS = ("results", "reports")  # folders with one folder per profile
 # An absolute path in running text: nothing before the slash that makes it a part of something else.
 ABSOLUTE = re.compile(r"(?<![\w.~:/\\>)-])/(?:[^\s/:;,'\"()\[\]<>]+/)+")
+# First folders of absolute paths on the systems that jobs run on.
+ROOTS = (
+    "home|Users|root|tmp|work|mnt|media|srv|opt|var|private|scratch|lustre|gpfs|beegfs|nfs|data|"
+    "datasets|storage|cluster|projects?|export|fsx|shared|workspace|content|kaggle|etc|usr|run|dev"
+)
+# What is an absolute path in any text, pages and pictures inside them too: below a known root, on a
+# drive of Windows, or between quotes.
+CERTAIN = re.compile(
+    rf"(?<![\w.~/:<+-])(?:file://)?/(?:{ROOTS})/[^\s\"'<>|,;:)\]}}]*"
+    r"|(?<!\w)[A-Za-z]:\\[^\s\"'<>|,;:)\]}]*"
+    r"|(?<=[\"'=])/[\w.+@-]+/[^\s\"'<>]*(?=[\"'])"
+)
+OMITTED = "..."
 
 
 def place_of_file(path: Path) -> str:
@@ -33,10 +47,32 @@ def place_of_file(path: Path) -> str:
     return str(path)
 
 
+@cache
+def _folders(*homes: Path) -> re.Pattern[str]:
+    """Some folders, with the slash behind them; matches nothing for the root of the file system."""
+    named = [re.escape(text) for home in homes if (text := str(home).rstrip("/"))]
+    return re.compile(rf"(?<![\w.~/-])(?:{'|'.join(named) or '(?!)'})(?:/|(?![\w.-]))")
+
+
+def _known() -> re.Pattern[str]:
+    """Folders of this machine that are private, whatever they look like."""
+    return _folders(Path.cwd(), ROOT, Path(tempfile.gettempdir()), Path.home())
+
+
+def _last_part(found: re.Match[str]) -> str:
+    """A path without its folders; nothing of it where its last part is the name of a user."""
+    *folders, last = re.split(r"[/\\]", found[0].rstrip("/\\"))
+    return OMITTED if folders[-1] in ("home", "Users") else f"{OMITTED}/{last}"
+
+
 def without_places(text: str) -> str:
-    """A message without absolute paths: their last part stays, or what lies below this folder."""
-    for home in (Path.cwd(), ROOT, Path(tempfile.gettempdir()), Path.home()):
-        prefix = str(home).rstrip("/")
-        if prefix:
-            text = text.replace(f"{prefix}/", "")
-    return ABSOLUTE.sub(".../", text)
+    """A text without absolute paths: their last part stays, or what lies below this folder."""
+    if "/" not in text and "\\" not in text:
+        return text
+    text = _known().sub(lambda found: "" if found[0].endswith("/") else OMITTED, text)
+    return ABSOLUTE.sub(f"{OMITTED}/", CERTAIN.sub(_last_part, text))
+
+
+def names_places(text: str) -> bool:
+    """Whether a text, however long, holds an absolute path for certain."""
+    return CERTAIN.search(text) is not None or _known().search(text) is not None

@@ -2,7 +2,8 @@
 
 import pytest
 
-from clsp.export.privacy import names_machine, public, public_text
+from clsp.export.privacy import names_machine, public
+from clsp.runtime.places import without_places
 
 PATHS = [
     "/home/alice/data/images.npy",
@@ -11,6 +12,8 @@ PATHS = [
     "file:///scratch/alice/x",
     "/root/.cache/torch",
     "/mnt/disk/a",
+    "/home/alice",
+    "C:\\Users\\alice",
 ]
 KEPT = [
     "results/demo/data/prepared/digits/card.json",
@@ -26,7 +29,7 @@ KEPT = [
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("around", ["{}", "error: {}: corrupt", '{{"path":"{}"}}', "({})"])
 def test_paths_are_cut(path, around, tmp_path):
-    shown = public_text(around.format(path))
+    shown = without_places(around.format(path))
     assert "alice" not in shown
     assert "/home/" not in shown
     assert shown != around.format(path)
@@ -36,7 +39,7 @@ def test_paths_are_cut(path, around, tmp_path):
 
 @pytest.mark.parametrize("text", KEPT)
 def test_other_texts_are_left_alone(text, tmp_path):
-    assert public_text(text) == text
+    assert without_places(text) == text
     (tmp_path / "text").write_text(text)
     assert not names_machine(tmp_path / "text")
 
@@ -47,11 +50,14 @@ def test_values_are_searched_to_the_bottom():
     assert "alice" not in str(shown)
     assert "/tmp" not in str(shown)
     assert shown["a"][1:] == [1, None]
+    assert "alice" not in str(public({"root": "/cephfs/alice/images"}))  # of no known root
 
 
 def test_any_path_between_quotes_and_the_own_folders_are_found(tmp_path, monkeypatch):
-    assert "alice" not in public_text('{"path":"/cephfs/alice/images.npy"}')
+    assert "alice" not in without_places('{"path":"/cephfs/alice/images.npy"}')
     monkeypatch.setenv("HOME", "/people/alice")
-    assert "alice" not in public_text("/people/alice/x: corrupt")
+    assert "alice" not in without_places("/people/alice/x: corrupt")
     (tmp_path / "text").write_text("see /people/alice")
     assert names_machine(tmp_path / "text")
+    assert without_places("see /people/alice") == "see ..."
+    assert without_places("/people/alice2/x") == ".../x"
