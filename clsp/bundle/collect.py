@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from clsp.bundle.layout import LOCK, SPEC, wrong_name
 from clsp.bundle.pack import sha256_of
 from clsp.config.plan import Job
 from clsp.report.records import name_of
+from clsp.runtime.digest import ROOT
 from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.ledger import NAME as LEDGER
 from clsp.runtime.manifest import ENDING
@@ -136,8 +138,10 @@ def commits(suite: Suite) -> dict[str, int]:
 
 
 def vocabulary(suite: Suite) -> set[str]:
-    """Words of the settings and of artefacts' names, in lower case."""
+    """Words of the suite's own files, of settings and of artefacts' names, in lower case."""
     words: set[str] = set()
+    for path in [*(ROOT / "clsp").rglob("*.py"), *(ROOT / "clsp").rglob("*.jinja")]:
+        words.update(re.findall(r"[a-z0-9]+", path.read_text(encoding="utf-8").lower()))
 
     def take(value: Any) -> None:
         if isinstance(value, dict):

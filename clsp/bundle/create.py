@@ -18,6 +18,7 @@ from clsp.bundle.pack import Source, room_for, sha256_of, write_archive
 from clsp.bundle.parts import shared_parts
 from clsp.bundle.private import FORMS, words_of_machine
 from clsp.bundle.scan import scan
+from clsp.bundle.unpack import read_contents
 from clsp.runtime.canonical import canonical_json, sha256_json
 from clsp.runtime.errors import ClspError, ConfigError, DataError
 from clsp.runtime.source import source_state
@@ -133,6 +134,7 @@ def create(suite: Suite, out: Path, patterns: Sequence[str] = ()) -> tuple[list[
         members = write_archive(stream, files, parts, record)
         stream.seek(0)
         with zipfile.ZipFile(stream) as archive:
+            read_contents(out, archive)  # what its own reader refuses is no bundle
             found = scan(archive, words)
         if found:
             lines = [hit.line for hit in found[:SHOWN]]

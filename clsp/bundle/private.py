@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clsp.runtime.digest import ROOT
+from clsp.runtime.places import ROOTS
 
 # Accounts and machines that everybody has tell nothing.
 GENERIC = frozenset(
@@ -28,7 +29,7 @@ GENERIC = frozenset(
     )
 )
 SHORTEST = 4  # letters of a word that can be told from chance
-LONGEST = 512  # bytes that a form may take; blocks overlap by so many
+LONGEST = 2048  # bytes that a form may take, in the widest letters; blocks overlap by so many
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,26 @@ def _form(what: str, pattern: bytes, hint: bytes = b"", flags: int = 0) -> Form:
 
 
 _BEFORE = rb"(?<![\w.~:/<>)\\-])"  # what stands before a path is no part of a word, address or tag
+_ROOTS = "|".join(root for root in ROOTS.split("|") if root not in ("home", "Users")).encode()
+# What models call tokens is no secret.
+_MODELS = b"".join(rb"(?<!\b%s_)" % name for name in (b"mask", b"cls", b"class", b"patch", b"pad"))
 _SECRET = (
-    rb"(?:[\w.-]*[_.-])?(?:passwords?|passwd|passphrase|secrets?|credentials?"
-    rb"|(?:access|api|auth|refresh|bearer|id|private|session|account)[_-]?(?:token|key)s?|tokens?)"
+    rb"(?<![a-z0-9])(?:passwords?|passwd|passphrase|secrets?|credentials?"
+    rb"|(?:access|api|auth|refresh|bearer|id|private|session|account)[_-]?(?:token|key)s?"
+    rb"|" + _MODELS + rb"tokens?)"
 )
 FORMS = (
-    _form("a home folder", rb"/(?:home|Users)/[\w.+-]+(?=[/\"'\s:;,)\]}]|$)", b"/"),
+    _form(
+        "a home folder",  # what stands in the address of a page is none
+        rb"https?://[^\s\"'<>?#]*"
+        rb"|(?P<value>/(?:home|Users)/[\w.+-]+(?=[/\"'\s:;,)\]}<]|$))",
+        b"/",
+    ),
     _form("a folder of Windows", rb"(?<!\w)[A-Za-z]:\\{1,2}(?:Users|home|Documents)\b[^\s\"]*"),
     _form("an address of a local file", rb"file:/{1,3}[\w.~%-]+/[^\s\"'<>]*", b"file:"),
     _form(
         "an absolute path",
-        _BEFORE + rb"/(?:root|tmp|var|opt|mnt|media|srv|data|scratch|work|workspace|usr|private"
-        rb"|nfs|gpfs|lustre|run|dev/shm|app|content|kaggle)/[\w.+@-]+",
+        _BEFORE + rb"/(?:" + _ROOTS + rb"|app)/[\w.+@-]+",
     ),
     _form("an absolute path", rb"(?<=[\"'=])/[\w.+@-]+/[\w.+@ -]+(?:/[\w.+@ -]+)*(?=[\"'])"),
     _form("a key of AWS", rb"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"),
@@ -76,7 +85,7 @@ FORMS = (
     _form("a password in an address", rb"[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@"),
     _form(
         "a secret by its name",
-        rb"(?i)(?<![\w.-])" + _SECRET + rb"[\"']?\s*[:=]\s*[\"'](?P<value>[^\"'\s]{6,200})[\"']",
+        rb"(?i)" + _SECRET + rb"[\"']?\s*[:=]\s*[\"'](?P<value>[^\"'\s]{6,200})[\"']",
     ),
     _form(
         "a secret by its name",
@@ -136,7 +145,7 @@ def words_of_machine(vocabulary: Collection[str]) -> list[Word]:
     for folder in (Path.home(), Path(os.environ.get("HOME") or "/"), Path.cwd(), ROOT):
         for path in {str(folder), str(folder.resolve())}:
             if path.count("/") > 1 or path == "/root":
-                found[path] = ("a folder of this machine", False)
+                found[path] = ("a folder of this machine", path == "/root")
     if (temporary := tempfile.gettempdir()).count("/") > 1:
         found[temporary] = ("a folder of this machine", False)
     host = socket.gethostname()

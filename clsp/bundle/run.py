@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from clsp.audit import mirror
 from clsp.audit.suite import Suite
 from clsp.bundle.create import create
 from clsp.bundle.layout import Contents
@@ -55,6 +56,8 @@ def _store(arguments: argparse.Namespace, params: Params) -> str | None:
     if arguments.without_mlflow:
         return None
     if arguments.mlflow:
+        if not mirror.exists(arguments.mlflow):
+            raise DataError(f"--mlflow {arguments.mlflow}: no such store")
         return arguments.mlflow
     given = os.environ.get(tracking.URI) if params.tracking else None
     return given or tracking.default_uri()

@@ -5,8 +5,10 @@ headers, strings, text chunks. Pixels and numbers are no text. Files of publishe
 dataset, are searched for words of this machine alone: they were written before.
 """
 
+import html
 import io
 import json
+import math
 import re
 import struct
 import zipfile
@@ -14,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
@@ -22,9 +25,11 @@ from clsp.bundle.private import FORMS, LONGEST, NO_SECRET, Form, Word
 
 BLOCK = 1 << 22
 MOST_HEADER = 100_000_000  # bytes of a safetensors header, as its own reader has it
-MOST_TEXT = 1 << 28  # bytes of strings that are looked at per array
-EMBEDDED = re.compile(rb"base64,[A-Za-z0-9+/=\s]+")  # pictures inside a page
-RUN = re.compile(rb"[\x20-\x7e]{12,}")
+MOST_TEXT = 1 << 28  # bytes that a packed text may inflate to
+EMBEDDED = re.compile(rb"base64,[A-Za-z0-9+/=]{40,}")  # pictures inside a page
+ESCAPED = re.compile(rb"\\u([0-9a-fA-F]{4})")
+CLOSING, TAG = re.compile(rb"</\w+>"), re.compile(rb"<[^<>]*>")
+RUN = re.compile(rb"(?:[\x20-\x7e]{12,}|(?:[\x20-\x7e]\0){12,})")  # in one byte or two
 CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 PUBLISHED = re.compile(r"/data/(?:raw|fetched)/[^/]+/files/")
 BROKEN = (
@@ -84,8 +89,8 @@ def _forms(text: bytes, forms: Sequence[Form]) -> Iterator[tuple[str, str]]:
             if form.hint not in lowered:
                 continue
         for match in form.pattern.finditer(text):
-            value = match.groupdict().get("value") or match.group()
-            if "by its name" in form.what and NO_SECRET.match(value):
+            value = match.groupdict().get("value", match.group())
+            if value is None or ("by its name" in form.what and NO_SECRET.match(value)):
                 continue
             secret = not any(word in form.what for word in ("folder", "path", "file"))
             yield form.what, _shown(value, secret)
@@ -109,7 +114,8 @@ class Scanner:
         found = dict.fromkeys(self._in(name.encode(), forms))
         try:
             for text in _texts(name.lower(), stream):
-                found |= dict.fromkeys(self._in(text, forms))
+                for view in _views(text):
+                    found |= dict.fromkeys(self._in(view, forms))
         except BROKEN:
             stream.seek(0)
             for text in _runs(stream):
@@ -121,6 +127,20 @@ class Scanner:
         yield from _forms(text, forms)
 
 
+def _views(text: bytes) -> Iterator[bytes]:
+    """A text as it is, and without what hides letters: escapes, tags, other widths of letters."""
+    yield text
+    if ESCAPED.search(text):
+        yield ESCAPED.sub(lambda found: chr(int(found[1], 16)).encode(errors="replace"), text)
+    if b"%2" in text:
+        yield unquote_to_bytes(text)
+    if b"\0" in text:
+        yield text.replace(b"\0", b"")
+    if b"&" in text or b"</" in text:
+        plain = TAG.sub(b" ", CLOSING.sub(b"", text)).decode("latin-1")
+        yield html.unescape(plain).encode("latin-1", errors="replace")
+
+
 def _texts(name: str, stream: IO[bytes]) -> Iterator[bytes]:
     """Whatever text a file of a kind can hold."""
     for ending, read in READERS.items():
@@ -129,22 +149,26 @@ def _texts(name: str, stream: IO[bytes]) -> Iterator[bytes]:
     return _plain(stream) if name.endswith(TEXT) else _runs(stream)
 
 
-def _plain(stream: IO[bytes]) -> Iterator[bytes]:
-    """A text in blocks that overlap, without pictures embedded in it."""
+def _blocks(stream: IO[bytes], length: float = math.inf) -> Iterator[bytes]:
+    """So many bytes of a file at most, in blocks that overlap."""
     kept = b""
-    while block := stream.read(BLOCK):
+    while block := stream.read(int(min(BLOCK, length))):
         text = kept + block
-        yield EMBEDDED.sub(b"base64,", text)
+        yield text
+        length -= len(block)
         kept = text[-LONGEST:]
+
+
+def _plain(stream: IO[bytes]) -> Iterator[bytes]:
+    """A text without pictures embedded in it."""
+    for text in _blocks(stream):
+        yield EMBEDDED.sub(b"base64,", text)
 
 
 def _runs(stream: IO[bytes]) -> Iterator[bytes]:
     """Runs of letters in any other file; bytes that are no text look like anything at all."""
-    kept = b""
-    while block := stream.read(BLOCK):
-        text = kept + block
-        yield b"\n".join(RUN.findall(text))
-        kept = text[-LONGEST:]
+    for text in _blocks(stream):
+        yield b"\n".join(run.replace(b"\0", b"") for run in RUN.findall(text))
 
 
 def _npy(stream: IO[bytes]) -> Iterator[bytes]:
@@ -156,10 +180,10 @@ def _npy(stream: IO[bytes]) -> Iterator[bytes]:
     if not _has_text(dtype):
         return
     count = int(np.prod(shape, dtype=np.int64))
-    if dtype.hasobject or count * dtype.itemsize > MOST_TEXT:
+    if dtype.hasobject:
         raise ValueError("an array that cannot be searched")
-    content = stream.read(count * dtype.itemsize)
-    yield content.replace(b"\0", b"")  # of strings, every letter takes four bytes
+    for text in _blocks(stream, count * dtype.itemsize):
+        yield text.replace(b"\0", b"")  # of strings, every letter takes four bytes
 
 
 def _has_text(dtype: np.dtype) -> bool:

@@ -51,12 +51,12 @@ def place_of_file(path: Path) -> str:
 def _folders(*homes: Path) -> re.Pattern[str]:
     """Some folders, with the slash behind them; matches nothing for the root of the file system."""
     named = [re.escape(text) for home in homes if (text := str(home).rstrip("/"))]
-    return re.compile(rf"(?<![\w.~/-])(?:{'|'.join(named) or '(?!)'})(?:/|(?![\w.-]))")
+    return re.compile(rf"(?<![\w.~/+-])(?:{'|'.join(named) or '(?!)'})(?:/|(?![\w-]|\.\w))")
 
 
-def _known() -> re.Pattern[str]:
+def _here() -> tuple[Path, ...]:
     """Folders of this machine that are private, whatever they look like."""
-    return _folders(Path.cwd(), ROOT, Path(tempfile.gettempdir()), Path.home())
+    return Path.cwd(), ROOT, Path(tempfile.gettempdir()), Path.home()
 
 
 def _last_part(found: re.Match[str]) -> str:
@@ -69,10 +69,13 @@ def without_places(text: str) -> str:
     """A text without absolute paths: their last part stays, or what lies below this folder."""
     if "/" not in text and "\\" not in text:
         return text
-    text = _known().sub(lambda found: "" if found[0].endswith("/") else OMITTED, text)
+    own = _folders(*_here())
+    text = own.sub(lambda found: "" if found[0].endswith("/") else OMITTED, text)
     return ABSOLUTE.sub(f"{OMITTED}/", CERTAIN.sub(_last_part, text))
 
 
 def names_places(text: str) -> bool:
     """Whether a text, however long, holds an absolute path for certain."""
-    return CERTAIN.search(text) is not None or _known().search(text) is not None
+    # Where everybody has a folder of that name, such as /tmp, the name alone tells nothing.
+    own = _folders(*(folder for folder in _here() if len(folder.parts) > 2))
+    return CERTAIN.search(text) is not None or own.search(text) is not None

@@ -21,6 +21,7 @@ def refused(path: Path, tmp_path: Path, match: str) -> None:
     before = {each for each in tmp_path.rglob("*") if room not in each.parents} - {room}
     with pytest.raises(DataError, match=match), opened(path, room):
         pass
+    assert not room.exists() or list(room.iterdir()) == []  # refused, so that nothing stays
     after = {each for each in tmp_path.rglob("*") if room not in each.parents} - {room}
     assert after == before and not list(tmp_path.parent.glob("*escaped*"))
 
@@ -112,9 +113,25 @@ def test_what_does_not_fit_on_the_disk(
 def test_too_many_members(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clsp.bundle.unpack.MOST_FILES", 20)
     refused(bundle, tmp_path, "at most")
-    monkeypatch.setattr("clsp.bundle.unpack.MOST_FILES", 500_000)
+    monkeypatch.setattr("clsp.bundle.unpack.MOST_FILES", 10_000)
     monkeypatch.setattr("clsp.bundle.layout.MOST_FILES", 20)
     refused(bundle, tmp_path, "at most 20 are read")
+
+
+@pytest.mark.parametrize("told", [1 << 16, 0xFFFFFFFF])
+def test_a_list_of_members_that_is_too_long(
+    told: int, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever length the archive states, no more than a bundle's list is read."""
+    content = bytearray(bundle.read_bytes())
+    content[-10:-6] = struct.pack("<L", told)
+    path = tmp_path / "a.zip"
+    path.write_bytes(content)
+    monkeypatch.setattr("clsp.bundle.unpack.LONGEST_LIST", 1000)
+    with pytest.raises(DataError, match="not a whole bundle"), opened(path):
+        pass
+    with pytest.raises(DataError, match="more than 1000 bytes"), opened(bundle):
+        pass
 
 
 def test_members_that_overlap(bundle: Path, tmp_path: Path) -> None:
@@ -231,7 +248,7 @@ def test_the_manifest_itself_can_be_missing_or_no_json(bundle: Path, tmp_path: P
 
 def test_names() -> None:
     assert wrong_name("results/tiny/a b/ü.json") == ""
-    assert wrong_name("") and wrong_name("a/") and wrong_name("a\0b")
+    assert wrong_name("") and wrong_name("a/") and wrong_name("a\0b") and wrong_name("a\ud800")
     assert collisions(["a/b", "a/c"]) == ""
     assert collisions(["a", "a/c"]) == "a"
     assert collisions(["\u00fc", "u\u0308"]) == "\u00fc"

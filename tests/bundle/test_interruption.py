@@ -61,12 +61,17 @@ def test_packing_is_stopped(
     assert list(room.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-def test_an_audit_is_stopped(number: str, bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "name", "number"),
+    [("clsp.audit.run", "_suite", "SIGTERM"), ("clsp.bundle.opened", "unpack", "SIGINT")],
+)
+def test_an_audit_is_stopped(
+    module: str, name: str, number: str, bundle: Path, tmp_path: Path
+) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     arguments = ["audit", str(bundle), "--out", str(tmp_path / "audit.json")]
-    code = _run("clsp.audit.run", "run_checks", number, arguments, tmp_path, temporary)
+    code = _run(module, name, number, arguments, tmp_path, temporary)
     assert code == (143 if number == "SIGTERM" else 130)
     assert list(temporary.glob("clsp-bundle-*")) == [] and not (tmp_path / "audit.json").exists()
 

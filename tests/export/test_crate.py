@@ -14,6 +14,7 @@ from results_tree import REPO, tiny_params
 from clsp.export.attempts import artefacts_of
 from clsp.export.crate import PROFILES, export_crate
 from clsp.export.evidence import Evidence
+from clsp.export.graph import Graph
 from clsp.runtime.canonical import canonical_json, sha256_file
 from clsp.runtime.errors import DataError, IncompleteError
 from clsp.runtime.ledger import Attempt
@@ -202,6 +203,16 @@ def test_a_whole_crate_holds_arrays_and_weights(tree):
     assert list(final.rglob("history.jsonl"))
     named = [e for e in _entities(final).values() if e["@id"].startswith("ni:")]
     assert all("names paths" in e["description"] for e in named if e["name"].startswith("results"))
+
+
+@pytest.mark.parametrize("place", ["../beside.yaml", "{}/beside.yaml"])
+def test_a_file_from_elsewhere_is_named_and_not_copied(tree, tmp_path, place):
+    beside = tmp_path / "beside.yaml"  # the test runs in a folder next to it
+    beside.write_text("a: 1\n")
+    graph = Graph(_evidence(tree), whole=True)
+    read = {"uri": place.format(tmp_path), "digest": {"sha256": sha256_file(beside)}}
+    assert graph.read(read).startswith("ni:///sha-256;")
+    assert all(entity.source != beside for entity in graph.files)
 
 
 def test_an_experiment_that_is_not_finished_says_so(tree):

@@ -3,7 +3,7 @@
 import pytest
 
 from clsp.export.privacy import names_machine, public
-from clsp.runtime.places import without_places
+from clsp.runtime.places import names_places, without_places
 
 PATHS = [
     "/home/alice/data/images.npy",
@@ -59,5 +59,6 @@ def test_any_path_between_quotes_and_the_own_folders_are_found(tmp_path, monkeyp
     assert "alice" not in without_places("/people/alice/x: corrupt")
     (tmp_path / "text").write_text("see /people/alice")
     assert names_machine(tmp_path / "text")
-    assert without_places("see /people/alice") == "see ..."
+    assert without_places("see /people/alice.") == "see ...."
+    assert not names_places("base64,+/people/alice/9j")
     assert without_places("/people/alice2/x") == ".../x"

@@ -8,8 +8,10 @@ from faults_claims import write_curves
 from injecting import Tree
 from results_tree import TreeBuilder, tiny_params
 
-from clsp.report.figures import convergence
+from clsp.report.figure import draw_figure
+from clsp.report.figures import candidates, convergence
 from clsp.report.records import Records
+from clsp.report.statistics import DIGITS
 from clsp.report.table import read_frame
 from clsp.runtime.canonical import read_json
 
@@ -73,3 +75,23 @@ def test_our_ends_stand_over_the_authors_curves(built: TreeBuilder, tmp_path: Pa
     losses = [row for row in mine if row["quantity"] == "loss"]
     assert {row["epoch"] for row in losses} == {1, 2} and all(row["n"] == 3 for row in losses)
     assert why in drawing.caption and "ends at" in drawing.alt
+
+
+@pytest.mark.parametrize("figure", ["curves", "transfer_ranks"])
+def test_numbers_have_as_many_digits_as_machines_share(built: TreeBuilder, figure: str) -> None:
+    text = (built.reports / "frame.csv").read_text()
+    _, numbers, _ = draw_figure(built.params, figure, Records(built.results), text, {})
+    values = [v for row in csv.DictReader(numbers.splitlines()) for v in row.values() if "." in v]
+    known = [float(v) for v in values if v.replace(".", "").lstrip("-").isdigit()]
+    assert known and all(value == round(value, DIGITS) for value in known)
+
+
+def test_the_caption_of_candidates_says_which_bank_was_drawn_with_labels(
+    built: TreeBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = read_frame((built.reports / "frame.csv").read_text())
+    drawn = candidates.draw(built.params, Records(built.results), frame)
+    assert drawn.caption.endswith("for the reader; none is drawn with labels.")
+    monkeypatch.setattr(candidates, "bank_uses_labels", lambda params, name: True)
+    drawn = candidates.draw(built.params, Records(built.results), frame)
+    assert drawn.caption.endswith("for the reader; drawn with labels: digits.mix.")

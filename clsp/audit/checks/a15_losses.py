@@ -1,6 +1,7 @@
 """Step logs are finite, losses are the sum of their terms, and rates follow their schedules."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,31 @@ def _repeated(records: list[dict[str, Any]]) -> Problem | None:
     return None
 
 
+def _ending(artefact: Artefact, records: list[dict[str, Any]]) -> Problem | None:
+    """The reported loss is the mean of the last epoch, in which embeddings still spread."""
+    last = [record for record in records if record["epoch"] == records[-1]["epoch"]]
+    mean = math.fsum(record["loss"] for record in last) / len(last)
+    told = artefact.metrics.get("pretrain/loss")
+    if told is None or abs(told - mean) > TOLERANCE * max(1.0, abs(mean)):
+        return f"pretrain/loss = {mean:.8g}, the mean of the last epoch", f"{told}"
+    if not last[-1]["embedding_std"] > 0:
+        return "embeddings that spread", "embedding_std 0 at the end"
+    return None
+
+
+def _twins(suite: Suite) -> Iterator[tuple[Run, Artefact, Problem]]:
+    """Runs of different seeds with the very same losses: one log was put in both places."""
+    seen: dict[tuple[float, ...], Run] = {}
+    for run, artefact in suite.trainings:
+        try:
+            losses = tuple(record["loss"] for record in suite.history(artefact))
+        except (OSError, ValueError, KeyError):
+            continue  # reported run by run
+        other = seen.setdefault(losses, run)
+        if len(set(losses)) > 1 and other.spec.seed != run.spec.seed:
+            yield run, artefact, ("losses of its own", f"those of {other.slug}")
+
+
 def _problem(suite: Suite, run: Run, artefact: Artefact) -> Problem | None:
     terms = artefact.predicate["facts"].get("terms", [])
     try:
@@ -126,21 +152,23 @@ def _problem(suite: Suite, run: Run, artefact: Artefact) -> Problem | None:
         or _values(run, terms, records)
         or _schedules(run, records)
         or _repeated(records)
+        or _ending(artefact, records)
     )
 
 
 def check(suite: Suite) -> list[Finding]:
     """Read the step log of every run."""
+    message = "the step log contradicts itself or the settings"
+    found = [(r, a, p) for r, a in suite.trainings if (p := _problem(suite, r, a))]
     return [
         Finding(
             ID,
             BLOCKING,
             str(artefact.folder / "history.jsonl"),
             *problem,
-            "the step log contradicts itself or the settings",
+            message,
             run.slug,
             suite.affected(artefact),
         )
-        for run, artefact in suite.trainings
-        if (problem := _problem(suite, run, artefact))
+        for run, artefact, problem in [*found, *_twins(suite)]
     ]

@@ -88,8 +88,9 @@ def _rows(
 def _draw_panel(axes: Axes, panel: pd.DataFrame, labels: list[str], quantity: str) -> None:
     palette = style.colours(len(labels))
     for number, label in enumerate(labels):
-        colour, marker = palette[number], style.MARKERS[number]
-        look = {"color": colour, "dashes": style.DASHES[number] or (1, 0), "linewidth": 1.4}
+        colour, marker = palette[number], style.MARKERS[number % len(style.MARKERS)]
+        dashes = style.DASHES[number % len(style.DASHES)] or (1, 0)
+        look = {"color": colour, "dashes": dashes, "linewidth": 1.4}
         of = panel[(panel["label"] == label) & (panel["quantity"] == quantity)]
         theirs, ours = of[of["whose"] == AUTHORS], of[of["whose"] == OURS]
         axes.plot(theirs["epoch"], theirs["mean"], label=f"{label}, authors", **look)
