@@ -90,6 +90,8 @@ def read_case(suite: Suite, judged: Run | Imported) -> Case | None:
     case = Case(artefact, train, own, test, truth, len(card["classes"]))
     if len(train) != len(own) * (1 + judged.probe.linear.flip) or len(test) != len(truth):
         raise ValueError(f"{len(train)} and {len(test)} features of {len(own)}, {len(truth)}")
+    if {train.dtype, test.dtype} != {np.dtype(np.float32)}:
+        raise ValueError(f"features of type {train.dtype} and {test.dtype} instead of float32")
     if train.ndim != 2 or test.ndim != 2 or train.shape[1] != test.shape[1]:
         raise ValueError(f"features {train.shape} and {test.shape}")
     return case

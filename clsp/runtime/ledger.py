@@ -22,6 +22,7 @@ NAME = "ledger.jsonl"
 ELSEWHERE = Path(".clsp") / NAME  # of jobs run by hand outside results/ and reports/
 GENESIS = "0" * 64  # what the first line names as the line before it
 SCHEMA = 1
+TEXTS = ("event", "attempt", "manifest", "stage", "status")  # fields that are texts, if there
 REASON = 500  # characters of a reason that are kept
 
 
@@ -80,8 +81,8 @@ def _chain(content: bytes) -> Chain:
         except (ValueError, RecursionError) as error:
             found.problems.append((number, "a record", str(error)[:80]))
             record = {}
-        if not isinstance(record, dict):
-            found.problems.append((number, "a record", type(record).__name__))
+        if not isinstance(record, dict) or any(type(record.get(k, "")) is not str for k in TEXTS):
+            found.problems.append((number, "a record of an attempt", text[:80]))
             record = {}
         if record.get("prev_sha256") != found.head:
             told = str(record.get("prev_sha256"))[:16]

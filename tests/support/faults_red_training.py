@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from copying import CHANGES
 from faults_red_tools import change_manifest, redraw, rescore, settle
-from injecting import RUN, Tree, edit_arrays, edit_mlflow, edit_statement, fault
+from injecting import RUN, Tree, change_store, edit_arrays, edit_mlflow, edit_statement, fault
 from results_tree import TreeBuilder
 from safetensors.numpy import save
 from tree_weights import tensors_sha256
@@ -29,14 +29,21 @@ def _relog(tree: Tree, change: Callable[[list[dict[str, Any]]], Any]) -> None:
     change(records)
     path.write_text("".join(canonical_json(record) + "\n" for record in records))
     manifest = path.with_name("manifest.json")
+    last = [r["loss"] for r in records if r["epoch"] == records[-1]["epoch"]]
+    loss = {"pretrain/loss": sum(last) / len(last)}
+    change_manifest(manifest, lambda p: p["metrics"].update(loss))
     held = json.loads(manifest.read_text())["predicate"]["mlflow_run_id"]
+    edit_mlflow(tree, "pretrain/loss", loss["pretrain/loss"], held)
     for record in {r["epoch"]: r for r in records}.values():
         for key, value in record.items():
-            edit_mlflow(tree, f"history/{key}", value, held) if record is records[-1] else None
+            query = "update {} set value = ? where key = ? and step = ? and run_uuid = ?"
+            for table in ("metrics", "latest_metrics"):
+                place = (value, f"history/{key}", record["step"], held)
+                change_store(tree, query.format(table), place)
     settle(tree)
 
 
-@fault("A15", "A20")
+@fault("A15")
 def epoch_copied(tree: Tree) -> None:
     """The second epoch has the losses of the first, to the last digit."""
 
@@ -140,6 +147,19 @@ def candidate_is_another_training_image(tree: Tree) -> None:
 @fault("A09", "A10")
 def candidate_is_a_test_image(tree: Tree) -> None:
     _rebank(tree, lambda images: images.__setitem__((5, 0), _real(tree, "digits", 14)))
+
+
+@fault("A10")
+def candidate_is_a_test_image_of_another_dataset(tree: Tree) -> None:
+    """The count of duplicates on record is made to tell of it."""
+    _rebank(tree, lambda images: images.__setitem__((5, 0), _real(tree, "target-mini", 14)))
+    path = tree.results / "evaluations/duplicates/duplicates.json"
+    record = json.loads(path.read_text())
+    for pair in record["pairs"]:
+        if pair["kind"] == "bank" and pair["tested_on"].startswith("target"):
+            pair["duplicates"] = 1
+    path.write_text(canonical_json(record))
+    settle(tree)
 
 
 @fault("A10")
@@ -302,3 +322,58 @@ def easier_claims_of_his_own(tree: Tree) -> None:
         "reports/spec/claims.yaml",
         lambda t: t.replace("margin: 1.0", "margin: 0.1"),
     )
+
+
+@fault("A15")
+def log_of_another_seed(tree: Tree) -> None:
+    other = tree.run("runs", "history.jsonl", RUN.replace("s1", "s2")).read_text()
+
+    def take(records: list[dict[str, Any]]) -> None:
+        records[:] = [json.loads(line) for line in other.splitlines()]
+
+    _relog(tree, take)
+
+
+@fault("A15")
+def final_loss_misstated(tree: Tree) -> None:
+    manifest = tree.run("runs", "manifest.json")
+    held = json.loads(manifest.read_text())["predicate"]["mlflow_run_id"]
+    change_manifest(manifest, lambda p: p["metrics"].update({"pretrain/loss": 0.001}))
+    edit_mlflow(tree, "pretrain/loss", 0.001, held)
+    settle(tree)
+
+
+@fault("A16")
+def encoder_of_zeros(tree: Tree) -> None:
+    _reweigh(tree, "final", lambda tensors: {n: a * 0 for n, a in tensors.items()})
+
+
+@fault("A16", within="taught")
+def average_is_the_network_but_for_rounding(tree: Tree) -> None:
+    def near(tensors: Tensors) -> Tensors:
+        own = tensors["encoder.conv.weight"] * np.float32(1 + 1e-6)
+        return {**tensors, "teacher.network.0.conv.weight": own}
+
+    _reweigh(tree, "final", near, MOCO, "taught")
+
+
+@fault("A10")
+def distance_from_anchors_misstated(tree: Tree) -> None:
+    manifest = tree.results / BANK / "manifest.json"
+    held = json.loads(manifest.read_text())["predicate"]["mlflow_run_id"]
+    change_manifest(manifest, lambda p: p["metrics"].update({"bank/own_mse": 0.001}))
+    edit_mlflow(tree, "bank/own_mse", 0.001, held)
+    settle(tree)
+
+
+@fault("A41")
+def sampler_of_other_settings(tree: Tree) -> None:
+    manifest = tree.results / BANK / "manifest.json"
+    change_manifest(manifest, lambda p: p["facts"]["sampler"].update(eta=0.9))
+    settle(tree)
+
+
+@fault("A21")
+def features_of_an_earlier_epoch(tree: Tree) -> None:
+    change_manifest(tree.run("features", "manifest.json"), lambda p: p["facts"].update(epoch=1))
+    settle(tree)

@@ -218,6 +218,8 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         """A bank of random candidates, through a few shards."""
         shape = (TRAIN, CANDIDATES, SIDE, SIDE, 3)
         images = stream("bank", name).integers(0, 255, shape, dtype=np.uint8)
+        anchors = np.load(dataset.folder / "images.npy")[:TRAIN]
+        gaps = (images.astype(float) - anchors[:, None]) / 255
         made, held = [], np.array_split(np.arange(TRAIN), self.shards)
         sampled = "ema" if denoiser.stage == "train-denoiser" else "imported"
         for number, rows in enumerate(held, start=1):
@@ -256,7 +258,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             f"banks/{name}",
             {"images.npy": images, "index.npy": index.reshape(-1)},
             [*made, dataset],
-            metrics={"bank/own_mse": 0.1},
+            metrics={"bank/own_mse": float((gaps**2).mean())},
             counters={"anchors": TRAIN},
             facts={
                 "label_conditioned": False,
@@ -358,7 +360,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             files,
             inputs,
             recorded={"claims_sha256": sha256_file(CLAIMS)},
-            metrics={"pretrain/loss": records[-1]["loss"]},
+            metrics={"pretrain/loss": sum(r["loss"] for r in records[-per_epoch:]) / per_epoch},
             counters={
                 "optimizer_steps": steps,
                 "ema_updates": steps if has_teacher(run) else 0,

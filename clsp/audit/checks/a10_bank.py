@@ -3,6 +3,7 @@
 Its images are those of its shards, one behind the other, and the index says where each came from.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Iterator
 
@@ -13,7 +14,7 @@ from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.items import read_items
 from clsp.audit.mapped import release, rows_of
 from clsp.audit.suite import Suite
-from clsp.config.plan import bank_job, banks_needed, prepare_job, shard_job
+from clsp.config.plan import bank_job, banks_needed, datasets_needed, prepare_job, shard_job
 from clsp.data.prepared import Images, open_prepared, window
 from clsp.report.records import shard_of
 from clsp.runtime.errors import ClspError
@@ -23,6 +24,8 @@ ID = "A10"
 SEVERITY = BLOCKING
 LEVEL = "L2"
 DIGITS = 16  # of an image's digest: what the index holds of it
+LARGEST = 255.0**2  # of a squared difference, to that of pixels in [0, 1]
+ROUNDED = 1e-5  # differences are summed up in float32 when a bank is gathered
 STEP = 256  # anchors that are compared at a time
 
 
@@ -111,12 +114,28 @@ def _shards(suite: Suite, name: str, images: np.ndarray, index: np.ndarray) -> I
         yield f"the shards hold {first} anchors of {len(images)}"
 
 
-def _listed(data: Artefact) -> set[str]:
-    """Digests of all images of a dataset; none where its list cannot be read (A08 says so)."""
-    try:
-        return {digest[:DIGITS] for digest in read_items(data.folder / "items.csv").stored}
-    except (OSError, ValueError):
-        return set()
+def _listed(suite: Suite, side: int) -> set[str]:
+    """Digests of all images of the bank's size; of a list that cannot be read A08 tells."""
+    found: set[str] = set()
+    for name in datasets_needed(suite.params):
+        job, dataset = prepare_job(suite.params, name), suite.dataset(name)
+        data = suite.records.current(job.stage, job.name, job.spec)
+        if data is None or dataset is None or dataset[1].get("size") != side:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            found |= {digest[:DIGITS] for digest in read_items(data.folder / "items.csv").stored}
+    return found
+
+
+def _distance(bank: Artefact, images: np.ndarray, anchors: Images) -> Iterator[str]:
+    """Where the recorded squared difference of candidates from their anchors is not theirs."""
+    total = 0.0
+    for row in range(len(images)):
+        gap = images[row].astype(np.float64) - np.asarray(anchors[row])
+        total += float((gap**2).mean()) / LARGEST
+    told = bank.metrics.get("bank/own_mse")
+    if told is None or abs(told - total / len(images)) > ROUNDED * max(1.0, abs(told)):
+        yield f"bank/own_mse is {told}, but its images give {total / len(images):.8g}"
 
 
 def _problems(suite: Suite, name: str, bank: Artefact, data: Artefact) -> list[str]:
@@ -130,8 +149,9 @@ def _problems(suite: Suite, name: str, bank: Artefact, data: Artefact) -> list[s
             return [f"images are {images.dtype} {images.shape}, anchors {real.shape}"]
         if wrong := _coverage(index, images.shape, stop - start, bank.spec["candidates"]):
             return [wrong]
-        found = list(_images(images, real, index, _listed(data)))
+        found = list(_images(images, real, index, _listed(suite, images.shape[3])))
         found += _shards(suite, name, images, index)
+        found += _distance(bank, images, real)
     except (OSError, ValueError, EOFError, KeyError, TypeError, ClspError) as error:
         return [f"cannot be read: {error}"]
     more = [f"and {len(found) - 5} more"] if len(found) > 5 else []

@@ -1,7 +1,8 @@
 """Encoders did not collapse: their features of the own test images spread, and so do their guesses.
 
 Looked at are the features on the dataset that an encoder was trained or is judged on; on images it
-never saw even a good encoder's features lie close together.
+never saw even a good encoder's features lie close together. In a demonstration, whose runs may end
+before features have spread, only a constant encoder and features on one line block.
 """
 
 from collections.abc import Iterator
@@ -24,23 +25,29 @@ LEVEL = "L2"
 # Bounds of audit.md A17, looked at on the demo: encoders of 20 epochs have a deviation of 0.76 or
 # more and a rank of 28 of 64; untrained ones 0.08 to 0.17 and 4 to 11 on images of other datasets.
 DEVIATION = 0.25  # of unit features, times sqrt(F)
+CONSTANT = 0.02  # the same, below which an encoder tells no two images apart
 RANK = 10.0  # RankMe; of narrow features or few images at most a quarter of what is possible
 DEAD = 0.2  # share of dimensions that never change
 TWIN = 12  # decimals of features of total length 1 that two runs cannot have in common
 FROZEN_RANK = 1.5  # below it, features lie on one line
 
 
-def _spread(spread: Spread, shape: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+def _spread(spread: Spread, shape: tuple[int, ...], short: bool) -> Iterator[tuple[str, str, str]]:
+    """Severity, expected and found of what is wrong; `short`: with the features of short runs."""
+    mild = BADGE if short else BLOCKING
     if not spread.finite:
-        yield "finite features", "NaN or infinity"
+        yield BLOCKING, "finite features", "NaN or infinity"
         return
     if spread.deviation < DEVIATION:
-        yield f"a deviation of at least {DEVIATION} / sqrt(F)", f"{spread.deviation:.3g} / sqrt(F)"
+        expected = f"a deviation of at least {DEVIATION} / sqrt(F)"
+        severity = mild if spread.deviation >= CONSTANT else BLOCKING
+        yield severity, expected, f"{spread.deviation:.3g} / sqrt(F)"
     least = min(RANK, max(FROZEN_RANK, min(shape) / 4))
     if spread.rank < least:
-        yield f"a RankMe of at least {least:g}", f"{spread.rank:.3g} of {min(shape)}"
+        severity = mild if spread.rank >= FROZEN_RANK else BLOCKING
+        yield severity, f"a RankMe of at least {least:g}", f"{spread.rank:.3g} of {min(shape)}"
     if spread.dead > DEAD:
-        yield f"at most {DEAD:.0%} of dimensions that never change", f"{spread.dead:.0%}"
+        yield BLOCKING, f"at most {DEAD:.0%} of dimensions that never change", f"{spread.dead:.0%}"
 
 
 def _guesses(suite: Suite, judged: Judged) -> Iterator[tuple[str, str, str]]:
@@ -63,10 +70,12 @@ def _guesses(suite: Suite, judged: Judged) -> Iterator[tuple[str, str, str]]:
 
 def _problems(
     suite: Suite, judged: Judged, path: str, test: np.ndarray
-) -> Iterator[tuple[str, str, str]]:
-    for problem in _spread(spread_of(test), test.shape):
-        yield path, *problem
-    yield from _guesses(suite, judged)
+) -> Iterator[tuple[str, str, str, str]]:
+    """Severity, file, expected and found."""
+    for severity, *told in _spread(spread_of(test), test.shape, suite.params.demonstration):
+        yield severity, path, *told
+    for problem in _guesses(suite, judged):
+        yield BLOCKING, *problem
 
 
 def _twins(tests: dict[str, tuple[Any, np.ndarray]], suite: Suite) -> Iterator[Finding]:
@@ -100,11 +109,11 @@ def check(suite: Suite) -> list[Finding]:
         if judged.slug in suite.runs:
             tests[judged.slug] = found
         # Of an encoder that somebody else trained it is a fact about it, not about our records.
-        severity = BADGE if isinstance(judged, Imported) else BLOCKING
+        foreign = isinstance(judged, Imported)
         numbers = suite.affected(artefact)
         message = "the encoder collapsed, or its features are not those of an encoder"
         findings += [
-            Finding(ID, severity, *problem, message, judged.slug, numbers)
-            for problem in _problems(suite, judged, str(artefact.folder / FILE), test)
+            Finding(ID, BADGE if foreign else severity, *told, message, judged.slug, numbers)
+            for severity, *told in _problems(suite, judged, str(artefact.folder / FILE), test)
         ]
     return [*findings, *_twins(tests, suite)]

@@ -13,6 +13,7 @@ from clsp.audit.recompute import BROKEN
 from clsp.audit.suite import Suite
 from clsp.config.floors import Floor
 from clsp.config.foreign import Imported
+from clsp.config.plan import features_job
 from clsp.report.collect import Judged
 from clsp.runtime.keys import numpy_stream
 from clsp.runtime.manifest import Artefact
@@ -118,9 +119,24 @@ def _draws(
     return None
 
 
+def _features(suite: Suite) -> list[Finding]:
+    """Features say of which epoch the encoder is that gave them."""
+    findings = []
+    for judged in suite.judged.values():
+        job, expected = features_job(judged), _epoch(judged)
+        artefact = suite.records.current(job.stage, job.name, job.spec)
+        if artefact is None or artefact.predicate["facts"].get("epoch") == expected:
+            continue  # A01 and A05 report what is not there
+        told = (f"epoch {expected}", f"{artefact.predicate['facts'].get('epoch')}")
+        message, numbers = "the features are of another epoch", suite.affected(artefact)
+        path = str(artefact.manifest)
+        findings.append(Finding(ID, BLOCKING, path, *told, message, judged.slug, numbers))
+    return findings
+
+
 def check(suite: Suite) -> list[Finding]:
     """Look at what each record says it was chosen on."""
-    findings = []
+    findings = _features(suite)
     for judged, probe in suite.probes:
         for number, record in suite.results_of(judged, probe):
             problem = _problem(judged, number, record)

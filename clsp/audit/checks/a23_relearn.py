@@ -1,14 +1,18 @@
 """Linear probes and kNN, learnt again from stored features, give the recorded numbers.
 
 Probes are learnt again with numpy alone, from the same keys (clsp/audit/relearn.py). So many as fit
-a fixed budget are sampled by the nonce; at L3 all of them.
+a fixed budget are sampled by the nonce; at L3 all of them. A probe whose steps are too long for its
+features diverges, and rounding decides what it says: one that differs is learnt once more in double
+precision, and images that turn with the precision are noted, not held against it.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from clsp.audit.features import Case, read_case
-from clsp.audit.finding import BLOCKING, Finding, Number
+from clsp.audit.finding import BADGE, BLOCKING, Finding, Number
 from clsp.audit.level import L3, reaches
 from clsp.audit.recompute import load_predictions
 from clsp.audit.relearn import Learnt, relearn_linear, revote
@@ -32,13 +36,22 @@ def _cost(judged: Run | Imported, case: Case) -> int:
     return (judged.probe.linear.epochs + len(case.test) // 100) * case.train.size
 
 
-def _relearn(judged: Run | Imported, case: Case, protocol: str) -> Learnt:
+def _relearn(judged: Run | Imported, case: Case, protocol: str, dtype: type = np.float32) -> Learnt:
     spec, count = judged.probe, len(case.labels)
+    train, test = (features.astype(dtype, copy=False) for features in (case.train, case.test))
     if protocol == "knn":
-        plain = case.train[:count]
-        return revote(spec.knn, plain, case.labels, case.test, case.truth, case.classes)
+        return revote(spec.knn, train[:count], case.labels, test, case.truth, case.classes)
     fit = {"classes": case.classes, "seed": spec.seed}
-    return relearn_linear(spec.linear, case.train, case.labels, case.test, case.truth, **fit)[0]
+    return relearn_linear(spec.linear, train, case.labels, test, case.truth, **fit)[0]
+
+
+def _turned(judged: Run | Imported, case: Case, protocol: str, now: Learnt) -> int:
+    """Test images whose class depends on the precision in which a linear probe is learnt."""
+    if protocol != "linear":
+        return 0
+    with np.errstate(all="ignore"):  # one that diverges may overflow
+        precise = _relearn(judged, case, protocol, np.float64)
+    return int((precise.guess != now.guess).sum())
 
 
 def _odd(probe: Artefact, record: dict[str, Any], learnt: Learnt) -> int:
@@ -53,21 +66,35 @@ def _odd(probe: Artefact, record: dict[str, Any], learnt: Learnt) -> int:
     return int((logits.argmax(axis=1) != learnt.guess).sum())
 
 
-def _differences(
-    judged: Run | Imported, probe: Artefact, case: Case, records: dict[Number, dict[str, Any]]
-) -> Iterator[tuple[Number, str, str]]:
+@dataclass(frozen=True)
+class Difference:
+    """A number that did not come out again."""
+
+    number: Number
+    expected: str
+    found: str
+    turned: int  # images that rounding alone turns
+    severity: str
+
+
+def _difference(
+    judged: Run | Imported, probe: Artefact, case: Case, number: Number, record: dict[str, Any]
+) -> Difference | None:
     points = TOLERANCE if case.classes <= FEW_CLASSES else TOLERANCE_OF_MANY
-    allowed = max(LEAST, points / 100 * len(case.truth))
-    for number, record in records.items():
-        now = _relearn(judged, case, number.protocol)
-        if (
-            not isinstance(record.get("correct"), int)
-            or abs(record["correct"] - now.correct) > allowed
-        ):
-            told = f"{now.correct} correct, give or take {allowed:g}", f"{record.get('correct')}"
-            yield number, *told
-        elif (odd := _odd(probe, record, now)) > max(allowed, OTHERWISE * len(case.truth)):
-            yield number, "the classes that were learnt again", f"others of {odd} images"
+    count = len(case.truth)
+    allowed = max(LEAST, points / 100 * count)
+    now, held = _relearn(judged, case, number.protocol), record.get("correct")
+    if not isinstance(held, int):
+        return Difference(number, f"{now.correct} correct", f"{held}", 0, BLOCKING)
+    missed, odd = abs(held - now.correct), _odd(probe, record, now)
+    if missed <= allowed and odd <= max(allowed, OTHERWISE * count):
+        return None
+    turned = _turned(judged, case, number.protocol, now)
+    unstable = turned > OTHERWISE * count and max(missed, odd) <= turned
+    told = (f"{now.correct} correct, give or take {allowed:g}", f"{held}")
+    if missed <= allowed:
+        told = ("the classes that were learnt again", f"others of {odd} images")
+    return Difference(number, *told, turned, BADGE if unstable else BLOCKING)
 
 
 def _chosen(suite: Suite) -> list[tuple[Judged, Any]]:
@@ -103,14 +130,17 @@ def check(suite: Suite) -> list[Finding]:
             if number.protocol in ("linear", "knn") and not number.variant
         }
         try:
-            found = list(_differences(judged, probe, case, records))
+            pairs = [(n, _difference(judged, probe, case, n, r)) for n, r in records.items()]
         except (ValueError, IndexError, TypeError, KeyError) as error:
             findings.append(_broken(suite, judged, error))
             continue
-        message = "learnt again from the stored features, the probe gives another number"
         path = str(case.artefact.folder / "features.safetensors")
-        findings += [
-            Finding(ID, BLOCKING, path, *told, message, " ".join(number), frozenset({number}))
-            for number, *told in found
-        ]
+        for number, found in pairs:
+            if found is None:
+                continue
+            message = "learnt again from the stored features, the probe gives another number"
+            if found.severity == BADGE:
+                message += f", as it does in double precision: rounding turns {found.turned} images"
+            told = (path, found.expected, found.found, message, " ".join(number))
+            findings.append(Finding(ID, found.severity, *told, frozenset({number})))
     return findings
