@@ -226,12 +226,13 @@ def test_a_bank_is_compared_with_encoded_anchors(mixed_files: Params, tmp_path: 
     made = _prepare(tmp_path, mixed_files, "files")
     images = np.random.default_rng(1).integers(0, 255, (6, 2, 8, 8, 3), dtype=np.uint8)
     index = np.zeros((6, 2), [("anchor", "<i8"), ("candidate", "<i4")])
-    index["anchor"], index["candidate"] = np.arange(6)[:, None], np.arange(2)
     bank = Artefact(tmp_path / "manifest.json", {})
     np.save(tmp_path / "index.npy", index.reshape(-1))
     np.save(tmp_path / "images.npy", images)
-    assert a10_bank._problems(bank, made, {"candidates": 2}) == []
+    drawn, table, anchors = a10_bank._open(bank, made)
+    assert list(a10_bank._images(drawn, anchors, table)) == []
     images[3, 1] = open_prepared(made).images[3]
     np.save(tmp_path / "images.npy", images)
-    found = a10_bank._problems(bank, made, {"candidates": 2})
+    drawn, table, anchors = a10_bank._open(bank, made)
+    found = list(a10_bank._images(drawn, anchors, table))
     assert found == ["anchor 3 candidate 1 is its anchor"]

@@ -63,7 +63,7 @@ def _single(drawn: np.ndarray, anchor: np.ndarray, digests: list[str]) -> Iterat
 
 
 def _images(
-    images: np.ndarray, anchors: Images, index: np.ndarray, real: Collection[str]
+    images: np.ndarray, anchors: Images, index: np.ndarray, real: Collection[str] = frozenset()
 ) -> Iterator[str]:
     """What is wrong with images (N, K, H, W, 3) of anchors (N, H, W, 3).
 
@@ -73,7 +73,8 @@ def _images(
         index: Of the bank.
         real: Digests of all images of the dataset, cut to DIGITS.
     """
-    hashed = index.reshape(images.shape[:2])["sha64"]
+    named = "sha64" in (index.dtype.names or ())
+    hashed = index.reshape(images.shape[:2])["sha64"] if named else None
     seen: dict[str, int] = {}
     for row in rows_of(images, anchors):
         drawn, anchor = np.asarray(images[row]), np.asarray(anchors[row])  # (K, H, W, 3)
@@ -84,7 +85,7 @@ def _images(
             yield from (f"anchor {row} has a real image" for d in digests if d in real)
             others = (seen[d] for d in digests if d in seen)
             yield from (f"anchor {row} has a candidate of anchor {other}" for other in others)
-        if [int(digest, 16) for digest in digests] != hashed[row].tolist():
+        if named and [int(digest, 16) for digest in digests] != hashed[row].tolist():
             yield f"anchor {row} has images that the index does not name"
         seen.update(dict.fromkeys(digests, row))
 
@@ -138,16 +139,20 @@ def _distance(bank: Artefact, images: np.ndarray, anchors: Images) -> Iterator[s
         yield f"bank/own_mse is {told}, but its images give {total / len(images):.8g}"
 
 
+def _open(bank: Artefact, data: Artefact) -> tuple[np.ndarray, np.ndarray, Images]:
+    """Images and index of a bank, and its anchors."""
+    prepared = open_prepared(data)
+    real = window(prepared.images, *prepared.card["splits"]["train"])  # decoded one by one
+    index = load_npy(bank.folder / "index.npy")
+    return load_npy(bank.folder / "images.npy", mmap_mode="r"), index, real
+
+
 def _problems(suite: Suite, name: str, bank: Artefact, data: Artefact) -> list[str]:
     try:
-        images = load_npy(bank.folder / "images.npy", mmap_mode="r")
-        index = load_npy(bank.folder / "index.npy")
-        prepared = open_prepared(data)
-        start, stop = prepared.card["splits"]["train"]
-        real = window(prepared.images, start, stop)  # encoded ones are decoded one by one
+        images, index, real = _open(bank, data)
         if images.ndim != 5 or images.dtype != np.uint8 or images.shape[2:] != real.shape[1:]:
             return [f"images are {images.dtype} {images.shape}, anchors {real.shape}"]
-        if wrong := _coverage(index, images.shape, stop - start, bank.spec["candidates"]):
+        if wrong := _coverage(index, images.shape, len(real), bank.spec["candidates"]):
             return [wrong]
         found = list(_images(images, real, index, _listed(suite, images.shape[3])))
         found += _shards(suite, name, images, index)
