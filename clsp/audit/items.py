@@ -45,6 +45,18 @@ def read_items(path: Path) -> Items:
     return Items(*(list(column) for column in columns))
 
 
+def is_card(card: Any) -> bool:
+    """Whether a parsed card.json has classes, and splits that are ranges of rows."""
+    if not isinstance(card, dict) or not isinstance(card.get("classes"), list):
+        return False
+    splits = card.get("splits")
+    if not isinstance(splits, dict) or not {"train", "test"} <= splits.keys():
+        return False
+    ranges = [r for r in splits.values() if isinstance(r, list) and len(r) == 2]
+    whole = len(ranges) == len(splits) and all(type(n) is int for r in ranges for n in r)
+    return whole and all(0 <= start <= stop for start, stop in ranges)
+
+
 def digest_of(pixels: Any) -> str:
     """What the list holds of an image: the first digits of the sha256 of its bytes in C order."""
     return hashlib.sha256(pixels.tobytes()).hexdigest()[:DIGITS]

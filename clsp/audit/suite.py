@@ -13,6 +13,7 @@ import numpy as np
 
 from clsp.audit.arrays import load_npy
 from clsp.audit.finding import Number
+from clsp.audit.items import is_card
 from clsp.audit.level import generator_of
 from clsp.audit.lineage import Producer, bank_from, floor_from, import_from, made_from
 from clsp.audit.logs import Logs
@@ -321,7 +322,7 @@ class Suite:
                 try:
                     labels = load_npy(artefact.folder / "labels.npy")
                     card = read_json(artefact.folder / "card.json")
-                    if isinstance(card, dict) and isinstance(labels, np.ndarray):
+                    if is_card(card) and isinstance(labels, np.ndarray):
                         self._datasets[name] = (labels, card)
                 except (OSError, ValueError, EOFError, ClspError):
                     self._datasets[name] = None

@@ -435,9 +435,10 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         arguments = {"spec": text, **given}
         run(Call(stage, function, arguments, self.reports / manifest, job.code, 1))
 
-    def report(self) -> None:
+    def report(self, expectations: Path = CLAIMS.parent) -> None:
         """The report, by the real stages; call it inside `base`."""
         reports, root = self.reports, self.results
+        told = [expectations / name for name in EXPECTATIONS]
         self._run(
             "collect-results",
             collect_results,
@@ -456,7 +457,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             None,
             root=root,
             frame=frame,
-            claims=CLAIMS,
+            claims=told[0],
             verdicts=reports / "verdicts.json",
             statement=reports / "verdicts.intoto.json",
             **{flag: reports / name for flag, name in endings.items()},
@@ -486,7 +487,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
                 figure=name,
                 root=root,
                 frame=frame,
-                expectations=[CLAIMS.with_name(name) for name in EXPECTATIONS],
+                expectations=told,
                 **files,
             )
         self._run(
@@ -499,7 +500,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             claims=[reports / "claims.manifest.json"],
             tables=tables,
             figures=figures,
-            expectations=[CLAIMS.with_name(name) for name in EXPECTATIONS[1:]],
+            expectations=told[1:],
             deviations=REPO / "reports/spec/deviations.yaml",
             template=REPO / "clsp/report/report.html.jinja",
             page=reports / "report.html",

@@ -142,9 +142,9 @@ def _records(probe: Artefact) -> Iterator[Difference]:
             stored = [(r["task"], r["protocol"], r["variant"]) for r in read_json(path)["results"]]
         except (OSError, ValueError, KeyError, TypeError, ClspError):
             continue  # reported number by number
-        expected = sorted(key for key in set(keys) if FILES.get(key[1]) == file)
-        if sorted(stored) != expected:
-            told = " ".join(next(k for k in stored if stored.count(k) > 1 or k not in expected))
+        expected = [key for key in dict.fromkeys(keys) if FILES.get(key[1]) == file]
+        if odd := [k for k in stored if k not in expected or stored.count(k) > 1]:
+            told = " ".join(map(str, odd[0]))
             yield path, "the results of the manifest", told, "the metric file holds another result"
 
 
