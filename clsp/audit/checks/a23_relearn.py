@@ -1,9 +1,9 @@
 """Linear probes and kNN, learnt again from stored features, give the recorded numbers.
 
 Probes are learnt again with numpy alone, from the same keys (clsp/audit/relearn.py). So many as fit
-a fixed budget are sampled by the nonce; at L3 all of them. A probe whose steps are too long for its
-features diverges, and rounding decides what it says: one that differs is learnt once more in double
-precision, and images that turn with the precision are noted, not held against it.
+a fixed budget are sampled by the nonce; at L3 all of them. Where steps are too long for the features,
+or all features lie together, rounding decides what a probe says: one that differs is learnt once more
+in double precision, and as many images as turn with the precision are noted, not held against it.
 """
 
 from dataclasses import dataclass
@@ -46,9 +46,7 @@ def _relearn(judged: Run | Imported, case: Case, protocol: str, dtype: type = np
 
 
 def _turned(judged: Run | Imported, case: Case, protocol: str, now: Learnt) -> int:
-    """Test images whose class depends on the precision in which a linear probe is learnt."""
-    if protocol != "linear":
-        return 0
+    """Test images whose class depends on the precision in which it is computed."""
     with np.errstate(all="ignore"):  # one that diverges may overflow
         precise = _relearn(judged, case, protocol, np.float64)
     return int((precise.guess != now.guess).sum())
