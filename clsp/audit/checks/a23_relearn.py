@@ -1,9 +1,10 @@
 """Linear probes and kNN, learnt again from stored features, give the recorded numbers.
 
 Probes are learnt again with numpy alone, from the same keys (clsp/audit/relearn.py). So many as fit
-a fixed budget are sampled by the nonce; at L3 all of them. Where steps are too long for the features,
-or all features lie together, rounding decides what a probe says: one that differs is learnt once more
-in double precision, and as many images as turn with the precision are noted, not held against it.
+a fixed budget are sampled by the nonce; at L3 all of them. Where steps are too long for the
+features, or all features lie together, rounding decides what a probe says: one that differs is
+learnt once more in double precision, and as many images as turn with the precision are noted, not
+held against it.
 """
 
 from dataclasses import dataclass
