@@ -392,7 +392,7 @@ def losses_of_another_run(tree: Tree) -> None:
     path = tree.run("runs", "history.jsonl")
     records = [json.loads(line) for line in path.read_text().splitlines()]
     for record in records:
-        record["info_nce"] -= 0.01
+        record["info_nce"] -= 0.004
         record["loss"] = record["info_nce"] + record.get("alignment", 0.0)
     path.write_text("".join(canonical_json(record) + "\n" for record in records))
     last = [r["loss"] for r in records if r["epoch"] == records[-1]["epoch"]]
