@@ -28,9 +28,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: setup ## run the default profile, then print the audit's verdict
+reproduce: setup ## run the default profile, print the audit's verdict, pack a bundle for other auditors
 	. $(BIN)/activate && snakemake
 	@$(MAKE) --no-print-directory audit
+	. $(BIN)/activate && python -m clsp bundle create
 
 audit: setup ## re-derive every number of the default profile; exit code 1 on a finding
 	. $(BIN)/activate && python -m clsp audit $(AUDIT_FLAGS)
@@ -49,5 +50,5 @@ lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
 		--no-header --no-annotate --generate-hashes -o requirements.lock
 
 clean: ## remove results, reports and logs of all profiles (not the environment or downloads)
-	rm -rf results logs .clsp/scratch .clsp/locks .snakemake mlflow.db* mlartifacts
+	rm -rf results logs bundles .clsp/scratch .clsp/locks .snakemake mlflow.db* mlartifacts
 	find reports -mindepth 1 -maxdepth 1 ! -name spec -exec rm -rf {} +

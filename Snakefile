@@ -10,6 +10,9 @@ from clsp.workflow.stop import or_stop
 min_version("9.27")
 
 
+report: "reports/spec/captions/workflow.rst"
+
+
 # A file given with --configfile replaces the demo; it is never merged into it. Read by the suite
 # first, Snakemake's own reader takes the last of a key given twice and hides where YAML is broken.
 for path in workflow.overwrite_configfiles or ["params.yaml"]:
@@ -30,6 +33,7 @@ include: "rules/mining.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/audit.smk"
+include: "rules/export.smk"
 
 
 localrules:
@@ -45,10 +49,14 @@ localrules:
     fetch_dataset,
     check_data,
     collect_results,
+    judge_claims,
     render_table,
     render_figure,
     render_report,
     audit_suite,
+    exports,
+    export_models,
+    export_crate,
 
 
 rule all:
@@ -109,9 +117,17 @@ rule tables:
     """Every table, from the manifests alone."""
     input:
         expand(rules.render_table.output, table=PARAMS.tables),
+        rules.judge_claims.output,
 
 
 rule report:
     """Tables, figures and the HTML report."""
     input:
         rules.render_report.output,
+
+
+rule exports:
+    """Model cards of every encoder and an RO-Crate; made after the audit, and only on demand."""
+    input:
+        rules.export_models.output,
+        rules.export_crate.output,

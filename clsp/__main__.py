@@ -64,6 +64,7 @@ STAGES = {
     ),
     "measure-bank": ("clsp.evaluate.quality:measure_bank", "quality figures of one bank"),
     "collect-results": ("clsp.report.collect:collect_results", "manifests -> one tidy frame"),
+    "judge-claims": ("clsp.report.verdicts:judge_claims", "verdicts on what the paper claims"),
     "render-table": ("clsp.report.table:render_table", "one table as csv, md and tex"),
     "render-figure": ("clsp.report.figure:render_figure", "one figure as png and csv"),
     "render-report": ("clsp.report.page:render_report", "the HTML report"),
@@ -82,12 +83,15 @@ ON_GPU = (
 )
 COMMANDS = {
     "audit": ("clsp.audit.run:main", "re-derive every number and compare"),
+    "bundle": ("clsp.bundle.run:main", "pack what an audit needs into one archive"),
+    "replay": ("clsp.replay.run:main", "compute samples of finished artefacts again"),
     "data": ("clsp.data.command:main", "list, fetch and verify the datasets"),
     "check": ("clsp.config.check:main", "validate a params.yaml and list its runs"),
     "memory": ("clsp.pretrain.requirements:main", "GPU memory that the runs of a params.yaml need"),
     "track-init": ("clsp.runtime.tracking:main", "create the MLflow store"),
     "snapshot": ("clsp.workflow.snapshot:main", "record results with DVC"),
     "provenance": ("clsp.workflow.provenance:main", "export or restore Snakemake's records"),
+    "export": ("clsp.export.command:main", "model cards and an RO-Crate of finished results"),
 }
 
 

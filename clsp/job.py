@@ -1,9 +1,7 @@
 """Runs one stage as one job: checks what goes in, records what comes out."""
 
 import dataclasses
-import platform
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -11,11 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clsp.config.claims import CLAIMS
 from clsp.config.strict import parse
 from clsp.runtime import leftovers, tracking
-from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
-from clsp.runtime.errors import ConfigError, DataError, DivergedError
+from clsp.runtime.canonical import canonical_json, parse_json, sha256_file, sha256_json
+from clsp.runtime.errors import (
+    ClspError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    ExhaustedError,
+    ran_out,
+)
 from clsp.runtime.files import exclusive, staged, write_atomic
+from clsp.runtime.ledger import Attempt, reason_of, status_of
+from clsp.runtime.machine import describe_machine
 from clsp.runtime.manifest import (
     Artefact,
     describe_file,
@@ -23,7 +31,8 @@ from clsp.runtime.manifest import (
     group_artefacts,
     write_manifest,
 )
-from clsp.runtime.source import library_versions, lock_digest, source_state
+from clsp.runtime.places import place_of_file, without_places
+from clsp.runtime.source import lock_digest, source_state
 from clsp.runtime.stage import Outcome, Parameter, parameters
 
 
@@ -101,7 +110,8 @@ def _bind_one(bound: Bound, parameter: Parameter, given: Any, stage: str, code: 
             bound.values[name] = given / (code or "uncoded")
         case _:
             bound.values[name] = given
-            bound.others[name] = str(given)
+            rooted = isinstance(given, str | Path) and str(given).startswith("/")
+            bound.others[name] = place_of_file(Path(given)) if rooted else str(given)
 
 
 def _bind(call: Call) -> Bound:
@@ -116,26 +126,29 @@ def _bind(call: Call) -> Bound:
 
 
 def _environment(threads: int) -> dict[str, Any]:
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
-    return {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": library_versions(),
-        "threads": threads,
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "lock_sha256": lock_digest(),
-    }
+    return {**describe_machine(threads), "lock_sha256": lock_digest()}
+
+
+def _expectations(stage: str) -> dict[str, Any]:
+    """What is claimed while a run starts: a file that changes later cannot judge it."""
+    if stage != "pretrain-encoder":
+        return {}
+    return {"claims_sha256": sha256_file(CLAIMS) if CLAIMS.is_file() else None}
 
 
 def _dependencies(bound: Bound) -> list[dict[str, Any]]:
     made = [
-        {"name": f"{flag}/{name}", "uri": str(artefact.folder / name), "digest": subject["digest"]}
+        {
+            "name": f"{flag}/{name}",
+            "uri": place_of_file(artefact.folder / name),
+            "digest": subject["digest"],
+        }
         for flag, artefact in bound.inputs
         for name, subject in artefact.subjects.items()
     ]
     tracked = [
-        {**describe_file(path, flag), "uri": str(path)} for flag, path in bound.files.items()
+        {**describe_file(path, flag), "uri": place_of_file(path)}
+        for flag, path in bound.files.items()
     ]
     return made + tracked
 
@@ -144,13 +157,32 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def record_failure(call: Call, bound: Bound, started: str, error: DivergedError) -> None:
+def _in_memory(call: Call, values: dict[str, Any]) -> Outcome:
+    """Call the stage; that memory ran out is told like any other want of the machine.
+
+    The spec stays what it is: a smaller batch would be another run.
+
+    Raises:
+        ExhaustedError: If it ran out; whatever the stage raises else.
+    """
+    try:
+        return call.function(**values)
+    except (MemoryError, RuntimeError) as error:  # torch's are of the second kind
+        if not ran_out(error):
+            raise
+        first = (str(error).splitlines() or ["no message"])[0]
+        raise ExhaustedError(
+            f"{call.stage}: ran out of memory ({first}); nothing was made smaller to go on"
+        ) from error
+
+
+def record_failure(call: Call, bound: Bound, started: str, error: ClspError) -> None:
     """Write failed.json beside where the manifest would be: what was tried and why it ended."""
     record = {
         "schema_version": 1,
         "step": call.stage,
         "status": "failed",
-        "error": str(error),
+        "error": without_places(str(error)),
         "spec": bound.spec,
         "spec_sha256": sha256_json(bound.spec),
         "code": call.code,
@@ -163,12 +195,12 @@ def record_failure(call: Call, bound: Bound, started: str, error: DivergedError)
 
 
 def _predicate(
-    call: Call, bound: Bound, outcome: Outcome, started: str, seconds: float
+    call: Call, bound: Bound, outcome: Outcome, uid: str, started: str, seconds: float
 ) -> dict[str, Any]:
     """What a manifest says of a finished job, but for its inputs, outputs and tracking."""
     return {
         "step": call.stage,
-        "run_uid": uuid.uuid4().hex,
+        "run_uid": uid,
         "status": "completed",
         "externalParameters": {"spec": bound.spec, "arguments": bound.others},
         "internalParameters": {
@@ -188,36 +220,58 @@ def run(call: Call) -> Artefact:
 
     Raises:
         DivergedError: If training turned non-finite; failed.json then says so.
+        ExhaustedError: If memory ran out; failed.json then says so.
         ConfigError: If the spec or a flag is wrong.
         DataError: If an input is missing or corrupt, or an output cannot be written.
         IncompleteError: If another process is producing the same artefact.
     """
     bound = _bind(call)
-    home = call.manifest.parent
     with exclusive(call.manifest):
-        earlier = leftovers.named(call.manifest)
-        call.manifest.unlink(missing_ok=True)
-        failure_of(call.manifest).unlink(missing_ok=True)
-        for _, artefact in bound.inputs:
-            artefact.verify()
-        started, clock, dependencies = _now(), time.monotonic(), _dependencies(bound)
-        name = call.manifest.name.removesuffix("manifest.json").strip(".") or "artefact"
-        made_from = sha256_json([call.code, [item["digest"] for item in dependencies]])
-        with tracking.mirror(call.stage, str(call.manifest), bound.spec, made_from) as mirror:
-            with staged(list(bound.outputs.values()), home, name) as lent:
-                private = {flag: lent[path] for flag, path in bound.outputs.items()}
-                mirror.follow(private.get("history"))
-                try:
-                    outcome = call.function(**bound.values, **private)
-                except DivergedError as error:
-                    record_failure(call, bound, started, error)
-                    raise
-            mirror.finish(outcome.metrics, bound.outputs.get("history"))
-        predicate = _predicate(call, bound, outcome, started, time.monotonic() - clock)
-        predicate |= {"tracking": mirror.on, "mlflow_run_id": mirror.run_id}
-        names = {path.relative_to(home).as_posix(): path for path in bound.outputs.values()}
-        artefact = write_manifest(call.manifest, names, dependencies, predicate)
-        leftovers.sweep(artefact, earlier)
+        uid, source = uuid.uuid4().hex, source_state()
+        about = {"stage": call.stage, "spec_sha256": sha256_json(bound.spec), "code": call.code}
+        about |= {name: source[name] for name in ("git_commit", "dirty")}
+        attempt = Attempt(call.manifest, uid, {**about, "time": _now()})
+        clock = time.monotonic()
+        try:
+            artefact = _make(call, bound, uid)
+        except BaseException as error:
+            spent = round(time.monotonic() - clock, 3)
+            ending = {"reason": reason_of(error), "seconds": spent, "time": _now()}
+            attempt.end(status_of(error), **ending)
+            raise
+        made = {"manifest_sha256": sha256_file(call.manifest), "time": _now()}
+        attempt.end("completed", seconds=round(time.monotonic() - clock, 3), **made)
     if bound.scratch is not None:
         shutil.rmtree(bound.scratch, ignore_errors=True)
+    return artefact
+
+
+def _make(call: Call, bound: Bound, uid: str) -> Artefact:
+    """Everything of a job between its lines in the ledger; the artefact's lock is held."""
+    home = call.manifest.parent
+    earlier = leftovers.named(call.manifest)
+    call.manifest.unlink(missing_ok=True)
+    failure_of(call.manifest).unlink(missing_ok=True)
+    for _, artefact in bound.inputs:
+        artefact.verify()
+    started, clock, dependencies = _now(), time.monotonic(), _dependencies(bound)
+    expected = _expectations(call.stage)
+    name = call.manifest.name.removesuffix("manifest.json").strip(".") or "artefact"
+    made_from = sha256_json([call.code, [item["digest"] for item in dependencies]])
+    with tracking.mirror(call.stage, str(call.manifest), bound.spec, made_from) as mirror:
+        with staged(list(bound.outputs.values()), home, name) as lent:
+            private = {flag: lent[path] for flag, path in bound.outputs.items()}
+            mirror.follow(private.get("history"))
+            try:
+                outcome = _in_memory(call, {**bound.values, **private})
+            except (DivergedError, ExhaustedError) as error:
+                record_failure(call, bound, started, error)
+                raise
+        mirror.finish(outcome.metrics, bound.outputs.get("history"))
+    predicate = _predicate(call, bound, outcome, uid, started, time.monotonic() - clock)
+    predicate["internalParameters"] |= expected
+    predicate |= {"tracking": mirror.on, "mlflow_run_id": mirror.run_id}
+    names = {path.relative_to(home).as_posix(): path for path in bound.outputs.values()}
+    artefact = write_manifest(call.manifest, names, dependencies, predicate)
+    leftovers.sweep(artefact, earlier)
     return artefact

@@ -6,7 +6,11 @@ rule audit_suite:
     input:
         rules.render_report.output,
     output:
-        "<reports>/audit.json",
+        report(
+            "<reports>/audit.json",
+            caption="../reports/spec/captions/audit.rst",
+            category="Audit",
+        ),
     log:
         "<logs>/audit_suite.log",
     params:

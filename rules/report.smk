@@ -29,13 +29,47 @@ rule collect_results:
         " --manifest {output.manifest:q} 2> {log:q}"
 
 
+rule judge_claims:
+    """Verdicts on what the paper claims, and an in-toto test result about them."""
+    input:
+        frame=rules.collect_results.output,
+        claims="reports/spec/claims.yaml",
+    output:
+        verdicts="<reports>/verdicts.json",
+        statement="<reports>/verdicts.intoto.json",
+        csv=report(
+            "<reports>/claims.csv",
+            caption="../reports/spec/captions/claims.rst",
+            category="Claims",
+        ),
+        md="<reports>/claims.md",
+        tex="<reports>/claims.tex",
+        manifest="<reports>/claims.manifest.json",
+    log:
+        "<logs>/judge_claims.log",
+    params:
+        root=folder_of(RESULTS),
+        spec=spec_of(report_of("judge-claims")),
+        code=code_of(report_of("judge-claims")),
+    shell:
+        "exec python -m clsp judge-claims --spec {params.spec:q} --code {params.code}"
+        " --root {params.root:q} --frame {input.frame:q} --claims {input.claims:q}"
+        " --verdicts {output.verdicts:q} --statement {output.statement:q} --csv {output.csv:q}"
+        " --md {output.md:q} --tex {output.tex:q} --manifest {output.manifest:q} 2> {log:q}"
+
+
 rule render_table:
     """One table as csv (the numbers), md and tex."""
     input:
         frame=rules.collect_results.output,
         published="reports/spec/published.yaml",
     output:
-        csv="<reports>/tables/{table}.csv",
+        csv=report(
+            "<reports>/tables/{table}.csv",
+            caption="../reports/spec/captions/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
         md="<reports>/tables/{table}.md",
         tex="<reports>/tables/{table}.tex",
         manifest="<reports>/tables/{table}.manifest.json",
@@ -57,9 +91,19 @@ rule render_figure:
         EVERY_RUN,
         EVERY_QUALITY,
         frame=rules.collect_results.output,
+        expectations=[
+            "reports/spec/claims.yaml",
+            "reports/spec/official_curves.json",
+            "reports/spec/explanations.yaml",
+        ],
     output:
         csv="<reports>/figures/{figure}.csv",
-        png="<reports>/figures/{figure}.png",
+        png=report(
+            "<reports>/figures/{figure}.png",
+            caption="../reports/spec/captions/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         manifest="<reports>/figures/{figure}.manifest.json",
     log:
         "<logs>/render_figure/{figure}.log",
@@ -70,7 +114,8 @@ rule render_figure:
     shell:
         "exec python -m clsp render-figure --spec {params.spec:q} --code {params.code}"
         " --figure {wildcards.figure} --root {params.root:q} --frame {input.frame:q}"
-        " --csv {output.csv:q} --png {output.png:q} --manifest {output.manifest:q} 2> {log:q}"
+        " --expectations {input.expectations:q} --csv {output.csv:q} --png {output.png:q}"
+        " --manifest {output.manifest:q} 2> {log:q}"
 
 
 rule render_report:
@@ -79,11 +124,20 @@ rule render_report:
         frame=rules.collect_results.output,
         tables=expand(rules.render_table.output, table=PARAMS.tables),
         figures=expand(rules.render_figure.output, figure=PARAMS.figures),
+        claims=rules.judge_claims.output,
+        expectations=[
+            "reports/spec/official_curves.json",
+            "reports/spec/explanations.yaml",
+        ],
         deviations="reports/spec/deviations.yaml",
         template="clsp/report/report.html.jinja",
         duplicates=rules.count_duplicates.output,
     output:
-        page="<reports>/report.html",
+        page=report(
+            "<reports>/report.html",
+            caption="../reports/spec/captions/page.rst",
+            category="Report",
+        ),
         manifest="<reports>/report.manifest.json",
     log:
         "<logs>/render_report.log",
@@ -93,7 +147,8 @@ rule render_report:
         code=code_of(report_of("render-report")),
     shell:
         "exec python -m clsp render-report --spec {params.spec:q} --code {params.code}"
-        " --root {params.root:q} --frame {input.frame:q} --tables {input.tables:q}"
-        " --figures {input.figures:q} --deviations {input.deviations:q}"
+        " --root {params.root:q} --frame {input.frame:q} --claims {input.claims:q}"
+        " --tables {input.tables:q} --figures {input.figures:q}"
+        " --expectations {input.expectations:q} --deviations {input.deviations:q}"
         " --template {input.template:q} --page {output.page:q}"
         " --manifest {output.manifest:q} 2> {log:q}"

@@ -8,6 +8,16 @@ INCOMPLETE = "incomplete"  # evidence is not there, so those numbers are not jud
 BADGE = "badge"  # worth knowing; decides nothing
 
 
+def plain(text: str) -> str:
+    """Text that can be written and shown anywhere; names of hostile files may hold any bytes.
+
+    What is no character (half a surrogate pair, a byte that is no UTF-8) and what steers a
+    terminal comes out as an escape sequence, as in a string literal of Python.
+    """
+    shown = (c if c.isprintable() or c.isspace() else repr(c)[1:-1] for c in text)
+    return "".join(shown)
+
+
 class Number(NamedTuple):
     """One number of one run: the unit that a verdict is about."""
 
@@ -51,17 +61,17 @@ class Finding:
         word = {BLOCKING: "FAIL", INCOMPLETE: "MISS", BADGE: "NOTE"}[self.severity]
         about = f" [{self.subject}]" if self.subject else ""
         told = f"{word} {self.id} {self.file}{about}: {self.message}"
-        return " ".join(f"{told}; expected {self.expected}, found {self.found}".split())
+        return plain(" ".join(f"{told}; expected {self.expected}, found {self.found}".split()))
 
     def record(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
             "id": self.id,
             "severity": self.severity,
-            "file": self.file,
-            "subject": self.subject,
-            "expected": self.expected,
-            "found": self.found,
-            "message": self.message,
+            "file": plain(self.file),
+            "subject": plain(self.subject),
+            "expected": plain(self.expected),
+            "found": plain(self.found),
+            "message": plain(self.message),
             "numbers": ["/".join(filter(None, number)) for number in sorted(self.numbers)],
         }

@@ -32,14 +32,29 @@ def read_items(path: Path) -> Items:
         OSError: If it cannot be read.
         ValueError: If it is no such list.
     """
-    with open(path, encoding="utf-8", newline="") as stream:
-        header, *lines = csv.reader(stream, strict=True)
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            header, *lines = csv.reader(stream, strict=True)
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from error
     if header != HEADER:
         raise ValueError(f"{path}: header {','.join(header)} instead of {','.join(HEADER)}")
     if wrong := [number for number, line in enumerate(lines) if len(line) != len(HEADER)]:
         raise ValueError(f"{path}: row {wrong[0]} has {len(lines[wrong[0]])} fields")
     columns = zip(*lines, strict=True) if lines else [()] * len(HEADER)
     return Items(*(list(column) for column in columns))
+
+
+def is_card(card: Any) -> bool:
+    """Whether a parsed card.json has classes, and splits that are ranges of rows."""
+    if not isinstance(card, dict) or not isinstance(card.get("classes"), list):
+        return False
+    splits = card.get("splits")
+    if not isinstance(splits, dict) or not {"train", "test"} <= splits.keys():
+        return False
+    ranges = [r for r in splits.values() if isinstance(r, list) and len(r) == 2]
+    whole = len(ranges) == len(splits) and all(type(n) is int for r in ranges for n in r)
+    return whole and all(0 <= start <= stop for start, stop in ranges)
 
 
 def digest_of(pixels: Any) -> str:

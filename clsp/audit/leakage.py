@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from clsp.audit.items import Items, digest_of, read_items
+from clsp.audit.mapped import rows_of
 from clsp.config.foreign import expand_imported
 from clsp.config.grid import Run
 from clsp.config.measured import measured_banks
@@ -53,7 +54,7 @@ class Dataset:
 
 def _of_arrays(path: Path) -> Iterator[str]:
     images = np.load(path, mmap_mode="r", allow_pickle=False)
-    for row in range(len(images)):
+    for row in rows_of(images):
         yield digest_of(np.asarray(images[row]))
 
 
@@ -98,7 +99,7 @@ def open_dataset(artefact: Artefact, step: Callable[[], None]) -> Dataset:
 def bank_digests(artefact: Artefact) -> tuple[np.ndarray, int]:
     """Digests of a bank's candidates, (N * K,), and their side in pixels."""
     images = np.load(artefact.folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    found = [digest_of(image)[:SHORT] for row in images for image in np.asarray(row)]
+    found = [digest_of(c)[:SHORT] for row in rows_of(images) for c in np.asarray(images[row])]
     return np.array(found, dtype=f"S{SHORT}"), int(images.shape[3])
 
 

@@ -1,15 +1,20 @@
 """Reads values from an MLflow store, without writing to it."""
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from clsp.runtime.canonical import read_json
 from clsp.runtime.errors import DataError
 
 SQLITE = "sqlite:///"
+EXPORT = "bundle:"  # followed by the path of what a bundle keeps of a store
+EXPORT_SCHEMA = 1
 HISTORY = "history/"  # metrics that a job's step log gives
 
 
@@ -47,7 +52,7 @@ def store_path(uri: str) -> Path | None:
 
 def exists(uri: str) -> bool:
     """Whether there is a store to look at; a remote one is asked later."""
-    path = store_path(uri)
+    path = Path(uri.removeprefix(EXPORT)) if uri.startswith(EXPORT) else store_path(uri)
     return path is None or path.is_file()
 
 
@@ -126,5 +131,45 @@ def read_runs(uri: str, wanted: Collection[str]) -> dict[str, MirroredRun]:
     Raises:
         DataError: If the store cannot be read.
     """
+    if uri.startswith(EXPORT):
+        return _from_export(Path(uri.removeprefix(EXPORT)), wanted)
     path = store_path(uri)
     return _from_server(uri, wanted) if path is None else _from_database(path, wanted)
+
+
+def export_runs(runs: dict[str, MirroredRun]) -> dict[str, Any]:
+    """What a bundle keeps of a store: values, curves and settings; no user, folder or time."""
+
+    def plain(values: list[float]) -> list[float | str]:
+        return [value if math.isfinite(value) else str(value) for value in values]
+
+    told = {
+        identifier: {
+            "status": run.status,
+            "deleted": run.deleted,
+            "values": {name: plain(held) for name, held in sorted(run.values.items())},
+            "points": [[*key, plain(held)] for key, held in sorted(run.points.items())],
+            "params": dict(sorted(run.params.items())),
+        }
+        for identifier, run in sorted(runs.items())
+    }
+    return {"schema_version": EXPORT_SCHEMA, "runs": told}
+
+
+def _from_export(path: Path, wanted: Collection[str]) -> dict[str, MirroredRun]:
+    document, found = read_json(path), {}
+    try:
+        if document["schema_version"] != EXPORT_SCHEMA:
+            raise ValueError(f"schema_version {document['schema_version']}")
+        for identifier, told in document["runs"].items():
+            if identifier in wanted:
+                found[identifier] = MirroredRun(
+                    str(told["status"]),
+                    bool(told["deleted"]),
+                    {name: [float(v) for v in held] for name, held in told["values"].items()},
+                    {(n, step): [float(v) for v in held] for n, step, held in told["points"]},
+                    {key: str(value) for key, value in told["params"].items()},
+                )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not what a bundle keeps of MLflow ({error})") from error
+    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clsp.audit.arrays import check_npz
 from clsp.audit.recompute import BROKEN
 
 Arrays = dict[str, np.ndarray]
@@ -48,6 +49,7 @@ def load_measured(path: Path, anchors: int, k: int, probed: bool) -> Arrays:
         OSError: If the file cannot be read.
     """
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except BROKEN as error:

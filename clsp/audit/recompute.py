@@ -1,7 +1,7 @@
 """Accuracy from stored logits, by a second path: numpy only, nothing of training or evaluation.
 
 The same mistake must not sit on both sides of a comparison (audit.md, rule R4), so this file
-imports nothing of the suite.
+imports nothing of the suite but what looks at an archive before it is read.
 """
 
 import lzma
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from clsp.audit.arrays import check_npz
 
 BROKEN = (  # what zipfile and numpy raise for damaged archives, besides OSError and ValueError
     zipfile.BadZipFile,
@@ -66,6 +68,7 @@ def _read(path: Path, names: dict[str, str]) -> Predictions:
     if len(kinds) != 1:
         raise ValueError("the record names neither logits nor predicted classes, or both")
     wanted = {kind: names[kind] for kind in ("labels", "rows", *kinds)}
+    check_npz(path)
     with np.load(path, allow_pickle=False) as stored:
         if absent := [name for name in wanted.values() if name not in stored.files]:
             raise ValueError(f"has no array {', '.join(absent)}")
@@ -120,6 +123,13 @@ def _guesses(predictions: Predictions, classes: int) -> np.ndarray:
     best = predictions.logits.max(axis=1, keepdims=True)
     columns = np.where(predictions.logits == best, np.arange(classes), classes)
     return columns.min(axis=1)[None]
+
+
+def correct_images(predictions: Predictions) -> np.ndarray:
+    """Whether each image of one class is predicted correctly, bool (N,), from its logits."""
+    if predictions.logits is None or predictions.labels.ndim != 1:
+        raise ValueError("no logits of images with one class each")
+    return _guesses(predictions, predictions.logits.shape[1])[0] == predictions.labels
 
 
 def eleven_points(scores: np.ndarray, positive: np.ndarray) -> float:

@@ -4,28 +4,51 @@ Exit codes: 0 pass, 1 findings, 2 usage or configuration, 3 incomplete, 4 files 
 """
 
 import argparse
+import csv
 import importlib
 import os
+import struct
 import sys
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
-from clsp.audit import mirror
+from clsp.audit import bundled, mirror
+from clsp.audit.checks.a03_file_set import irregular
+from clsp.audit.claims import audited_claims
 from clsp.audit.finding import BADGE, BLOCKING, INCOMPLETE, Finding
+from clsp.audit.flags import build_parser
+from clsp.audit.level import L3, level_of, reaches, read_nonce
+from clsp.audit.place import Place
+from clsp.audit.replaying import Depth, Subprocess
 from clsp.audit.suite import Suite
-from clsp.audit.verdict import INVALID, LEVEL, NOT_RUN, VERIFIED, CellVerdict, judge_cells, overall
+from clsp.audit.summary import rerun_hint, summary
+from clsp.audit.verdict import (
+    ACCEPTED,
+    INVALID,
+    NOT_RUN,
+    VERIFIED,
+    CellVerdict,
+    judge_cells,
+    overall,
+)
 from clsp.config.load import load_params, read_yaml
 from clsp.config.schema import Params
 from clsp.config.strict import parse
 from clsp.report.cells import DEMONSTRATION
+from clsp.report.limits import LIMITS
 from clsp.runtime import registry, tracking
 from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
 from clsp.runtime.errors import ClspError, ConfigError, DataError
 from clsp.runtime.files import write_atomic
 
 CHECKS = "clsp.audit.checks"
-EXIT = {VERIFIED: 0, INVALID: 1, NOT_RUN: 3}
+EXIT = {VERIFIED: 0, INVALID: 1, ACCEPTED: 1, NOT_RUN: 3}
+SELF_TEST = "clsp.selftest.run:main"  # above this package: it makes a tree and damages it
 SCHEMA = 1
 UNEXPECTED = (  # what reading a forged or damaged file may raise; errors of the code itself too
     ValueError,
@@ -37,12 +60,11 @@ UNEXPECTED = (  # what reading a forged or damaged file may raise; errors of the
     EOFError,
     RuntimeError,
     MemoryError,
+    csv.Error,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
     ClspError,
-)
-LIMITS = (
-    "Passing means that every number follows from stored predictions and that all records agree. "
-    "Who trained on test images and kept all records consistent would pass too; only drawing "
-    "candidates again and repeating runs speaks to that. Records are unsigned."
 )
 
 
@@ -68,8 +90,11 @@ def _run_check(module: ModuleType, suite: Suite) -> list[Finding]:
 
 
 def run_checks(suite: Suite) -> list[Finding]:
-    """Findings of every check, in the order of their ids."""
-    return [f for module in load_checks().values() for f in _run_check(module, suite)]
+    """Findings of every check that the level asks for, in the order of their ids."""
+    if unsafe := irregular(suite):
+        return unsafe
+    wanted = [m for m in load_checks().values() if reaches(suite.depth.level, level_of(m))]
+    return [finding for module in wanted for finding in _run_check(module, suite)]
 
 
 def _mlflow_state(suite: Suite, findings: list[Finding]) -> str:
@@ -81,8 +106,29 @@ def _mlflow_state(suite: Suite, findings: list[Finding]) -> str:
     return "expected, but not all of it is here" if missing else "compared"
 
 
-def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]) -> dict[str, Any]:
-    """audit.json: all that was found, without times, so that equal inputs give equal bytes."""
+def _ledger_state(suite: Suite) -> dict[str, Any]:
+    """Head of the ledger, to be noted as an anchor, and how attempts ended."""
+    if suite.ledger is None:
+        return {"head": None, "lines": 0, "attempts": {}}
+    lines = suite.ledger.lines
+    ends = Counter(str(line.get("status")) for line in lines if line.get("event") == "end")
+    return {"head": suite.ledger.head, "lines": len(lines), "attempts": dict(sorted(ends.items()))}
+
+
+def build_record(
+    suite: Suite,
+    findings: list[Finding],
+    cells: list[CellVerdict],
+    accepted: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """audit.json: all that was found, without times, so that equal inputs give equal bytes.
+
+    Args:
+        suite: That was audited.
+        findings: Of all checks.
+        cells: Their verdicts.
+        accepted: Check -> the auditor's reason for accepting its findings.
+    """
     subjects = [subject for artefact in suite.artefacts for subject in artefact.subjects.values()]
     severities = (BLOCKING, INCOMPLETE, BADGE)
     counts = {kind: sum(f.severity == kind for f in findings) for kind in severities}
@@ -90,10 +136,15 @@ def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]
     totals = {verdict: sum(c.verdict == verdict for c in cells) for verdict in verdicts}
     return {
         "schema_version": SCHEMA,
-        "verdict": overall(cells, findings),
+        "verdict": overall(cells, findings, accepted),
         "reduced": suite.params.demonstration,
         "mark": DEMONSTRATION if suite.params.demonstration else "",
-        "level": LEVEL,
+        "level": suite.depth.level,
+        "nonce": suite.depth.nonce,
+        "replayed": sorted(suite.depth.done),
+        "ledger": _ledger_state(suite),
+        "anchor": suite.anchor,
+        "accepted": dict(accepted),
         "profile": suite.params.profile,
         "spec_sha256": sha256_json(suite.shown.canonical()),
         "results": str(suite.results),
@@ -111,6 +162,8 @@ def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]
             {
                 "id": module.ID,
                 "severity": module.SEVERITY,
+                "level": level_of(module),
+                "done": reaches(suite.depth.level, level_of(module)),
                 "about": _about(module),
                 "findings": sum(finding.id == module.ID for finding in findings),
             }
@@ -118,80 +171,34 @@ def build_record(suite: Suite, findings: list[Finding], cells: list[CellVerdict]
         ],
         "findings": [finding.record() for finding in findings],
         "cells": [cell.record(suite.params.demonstration) for cell in cells],
+        "claims": audited_claims(suite, findings),
         "limits": LIMITS,
     }
 
 
-def _summary(record: dict[str, Any]) -> list[str]:
-    totals = record["totals"]
-    cells, counts = totals["cells"], totals["findings"]
-    lines = []
-    shown = [cell for cell in record["cells"] if cell["verdict"] != VERIFIED]
-    for cell in shown[:20]:
-        because = f" ({', '.join(cell['because'])})" if cell["because"] else ""
-        name = f"{cell['table']}: {cell['dataset']} {cell['encoder']} {cell['label']}"
-        lines.append(f"{cell['verdict']:8} {name}, {cell['column']}{because}")
-    if len(shown) > 20:
-        lines.append(f"... and {len(shown) - 20} more cells; all of them are in audit.json")
-    lines.append(
-        f"{totals['manifests']} manifests, {totals['files']} files "
-        f"({totals['bytes'] / 1e6:.1f} MB) hashed, {totals['numbers']} numbers expected, "
-        f"MLflow {record['mlflow']}"
-    )
-    lines.append(
-        "cells: "
-        + ", ".join(f"{count} {verdict}" for verdict, count in cells.items())
-        + "; findings: "
-        + ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    )
-    if record["mark"]:
-        lines.append(record["mark"])
-    words = {VERIFIED: "PASS", INVALID: "FAIL", NOT_RUN: "INCOMPLETE"}
-    lines.append(f"audit: {words[record['verdict']]} (level {record['level']})")
-    return lines
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m clsp audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE")
-    given.add_argument("--spec", metavar="JSON", help="resolved parameters instead of a file")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="default: results/PROFILE")
-    parser.add_argument("--reports", type=Path, metavar="DIR", help="default: reports/PROFILE")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: REPORTS/audit.json")
-    parser.add_argument(
-        "--mlflow", metavar="URI", help=f"default: ${tracking.URI}, or mlflow.db if it is here"
-    )
-    parser.add_argument(
-        "--without-mlflow", action="store_true", help="leave the mirror out; the record says so"
-    )
-    parser.add_argument("--list-checks", action="store_true")
-    parser.add_argument("--explain", metavar="ID")
-    parser.add_argument("--json", action="store_true", help="print audit.json instead of lines")
-    return parser
-
-
-def _params(arguments: argparse.Namespace) -> Params:
+def _params(arguments: argparse.Namespace, bundle: Any) -> Params:
+    """As given, else those of the bundle, else those of this folder."""
     if arguments.spec is None:
-        return load_params(read_yaml(arguments.params), str(arguments.params))
+        if bundle is not None and arguments.params is None:
+            return bundle.params
+        path = arguments.params or Path("params.yaml")
+        return load_params(read_yaml(path), str(path))
     try:
         return parse(Params, parse_json(arguments.spec), "--spec")
     except ValueError as error:
         raise ConfigError(f"--spec: not valid JSON ({error})") from error
 
 
-def _mlflow(arguments: argparse.Namespace, params: Params) -> str | None:
-    """The store to compare with: as given, else the environment's, else this folder's.
+def _mlflow(arguments: argparse.Namespace, params: Params, bundle: Any = None) -> str | None:
+    """The store to compare with: as given, else the bundle's, the environment's or this folder's.
 
     Jobs leave the environment's alone where params.yaml switches tracking off. The rule passes
     resolved parameters, which leave tracking out, and sets the variable only where it is on.
     """
     if arguments.mlflow:
         return arguments.mlflow
+    if bundle is not None:
+        return bundle.mlflow
     listened = params.tracking or arguments.spec is not None
     if listened and os.environ.get(tracking.URI):
         return os.environ[tracking.URI]
@@ -204,6 +211,30 @@ def _folder(given: Path | None, parent: str, profile: str, flag: str) -> Path:
     if not folder.is_dir():
         raise DataError(f"{flag} {folder}: no such folder; nothing has been run there yet")
     return folder
+
+
+def _accepted(arguments: argparse.Namespace) -> dict[str, str]:
+    """Accepted checks with their reasons.
+
+    Raises:
+        ConfigError: If a check is unknown or has no reason.
+    """
+    names, reasons = [name.upper() for name in arguments.accept], arguments.reason
+    if len(names) != len(reasons) or not all(reason.strip() for reason in reasons):
+        raise ConfigError(f"--accept: {len(names)} checks need as many --reason, not empty")
+    if unknown := sorted(set(names) - load_checks().keys()):
+        raise ConfigError(f"--accept {unknown[0]}: unknown check; see --list-checks")
+    return dict(zip(names, reasons, strict=True))
+
+
+def _depth(arguments: argparse.Namespace) -> Depth:
+    """How deep to go. Below L3 nothing is drawn, so that equal inputs give equal records."""
+    if arguments.samples < 1 or arguments.replay_runs < 1:
+        raise ConfigError("--samples and --replay-runs: expected at least 1")
+    replays = reaches(arguments.level, L3)
+    nonce = read_nonce(arguments.nonce) if replays or arguments.nonce else ""
+    replayer = Subprocess() if replays else None
+    return Depth(arguments.level, nonce, replayer, arguments.samples, arguments.replay_runs)
 
 
 def _say(lines: list[str], stream: Any) -> None:
@@ -224,27 +255,59 @@ def main(argv: list[str]) -> int:
 
     Raises:
         ConfigError: If the parameters or a flag are wrong.
-        DataError: If a folder is not there, or audit.json cannot be written.
+        DataError: If a folder is not there, a bundle is damaged, or audit.json cannot be written.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser(__doc__).parse_args(argv)
+    if arguments.self_test:
+        module, _, name = SELF_TEST.partition(":")
+        return getattr(importlib.import_module(module), name)()
     if arguments.list_checks:
         checks = load_checks().values()
-        _say([f"{m.ID} {m.SEVERITY:9} {_about(m)}" for m in checks], sys.stdout)
+        _say([f"{m.ID} {level_of(m)} {m.SEVERITY:9} {_about(m)}" for m in checks], sys.stdout)
         return 0
     if arguments.explain:
         return _explain(arguments.explain)
-    params = _params(arguments)
-    suite = Suite(
+    accepted, depth = _accepted(arguments), _depth(arguments)
+    told = (arguments.bundle, arguments.unpack, arguments.results, arguments.reports)
+    with bundled.opened(*told) as bundle:
+        return _audit(arguments, bundle, accepted, depth)
+
+
+def _suite(arguments: argparse.Namespace, bundle: Any, depth: Depth) -> Suite:
+    """What is audited: the folders here, or those of an unpacked bundle."""
+    params = _params(arguments, bundle)
+    if bundle is None:
+        results = _folder(arguments.results, "results", params.profile, "--results")
+        reports = _folder(arguments.reports, "reports", params.profile, "--reports")
+    else:
+        results, reports = bundle.results, bundle.reports
+    return Suite(
         params,
-        _folder(arguments.results, "results", params.profile, "--results"),
-        _folder(arguments.reports, "reports", params.profile, "--reports"),
-        _mlflow(arguments, params),
+        results,
+        reports,
+        _mlflow(arguments, params, bundle),
         compare_mlflow=not arguments.without_mlflow,
+        depth=depth,
+        anchor=arguments.anchor,
+        expectations=arguments.expectations,
+        place=Place() if bundle is None else bundle.place,
     )
-    findings = run_checks(suite)
-    record = build_record(suite, findings, judge_cells(suite, findings))
+
+
+def _audit(arguments: argparse.Namespace, bundle: Any, accepted: dict, depth: Depth) -> int:
+    suite = _suite(arguments, bundle, depth)
+    root, out = suite.place.root, arguments.out or suite.reports / "audit.json"
+    if bundle is not None:
+        out = arguments.out or bundle.out
+        _say(bundle.notes(suite.expectations), sys.stderr)
+    findings = bundled.relaxed(suite, run_checks(suite))
+    record = build_record(suite, findings, judge_cells(suite, findings), accepted)
+    if bundle is not None:
+        record["bundle"] = bundle.record(suite.expectations)
+    record = bundled.relative(record, root)
     text = canonical_json(record) + "\n"
-    write_atomic(arguments.out or suite.reports / "audit.json", text)
-    _say([finding.line for finding in findings], sys.stderr)
-    _say([text.rstrip()] if arguments.json else _summary(record), sys.stdout)
+    write_atomic(out, text)
+    _say([bundled.relative(finding, root).line for finding in findings], sys.stderr)
+    shown = [text.rstrip()] if arguments.json else [*rerun_hint(suite), *summary(record)]
+    _say(shown, sys.stdout)
     return EXIT[record["verdict"]]

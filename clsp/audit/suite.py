@@ -4,15 +4,22 @@ Everything is computed once and shared by the checks. Nothing here writes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from clsp.audit.arrays import load_npy
 from clsp.audit.finding import Number
+from clsp.audit.items import is_card
+from clsp.audit.level import generator_of
 from clsp.audit.lineage import Producer, bank_from, floor_from, import_from, made_from
+from clsp.audit.logs import Logs
+from clsp.audit.place import Place
+from clsp.audit.replaying import Depth
+from clsp.config.convergence import EXPECTATIONS
 from clsp.config.floors import Floor, expand_floors
 from clsp.config.foreign import Imported, expand_imported
 from clsp.config.grid import Run, expand_runs
@@ -34,7 +41,7 @@ from clsp.report.quality import bank_numbers, bank_rows
 from clsp.report.records import SHARD, Records, name_of, shard_of
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import ClspError
-from clsp.runtime.history import read_history
+from clsp.runtime.ledger import NAME, Chain, read_ledger
 from clsp.runtime.manifest import Artefact
 
 JUDGING = {  # stage -> protocols whose numbers it gives
@@ -57,6 +64,9 @@ class Suite:
         reports: Folder with the profile's report.
         mlflow: Tracking URI of a store that may hold the mirrored runs, or None.
         compare_mlflow: False when the auditor left the mirror out; the record then says so.
+        depth: How deep the audit goes, and what it computes again.
+        anchor: Hash of a line of the ledger that the auditor noted earlier, or None.
+        place: Where files lie that are beside results and reports; a bundle's are unpacked.
     """
 
     params: Params
@@ -64,6 +74,22 @@ class Suite:
     reports: Path
     mlflow: str | None
     compare_mlflow: bool = True
+    depth: Depth = field(default_factory=Depth)
+    anchor: str | None = None
+    expectations: Path = EXPECTATIONS  # claims, curves, explanations: the auditor's own
+    place: Place = field(default_factory=Place)
+
+    @cached_property
+    def ledger(self) -> Chain | None:
+        """The ledger of attempts, or the copy that travelled with the records; None without one."""
+        for path in (self.results / NAME, self.results / "provenance" / NAME):
+            if path.is_file():
+                return read_ledger(path)
+        return None
+
+    def chosen(self, *purpose: str) -> np.random.Generator:
+        """Draws what is sampled for a purpose."""
+        return generator_of(self.depth.nonce, self.ledger.head if self.ledger else "", *purpose)
 
     @cached_property
     def records(self) -> Records:
@@ -115,6 +141,7 @@ class Suite:
     def report_jobs(self) -> list[tuple[Job, str]]:
         """Artefacts of the report, each with the name of its manifest below the report folder."""
         jobs = [(report_job(self.params, "collect-results"), "frame.manifest.json")]
+        jobs += [(report_job(self.params, "judge-claims"), "claims.manifest.json")]
         for table in self.params.tables:
             job = report_job(self.params, "render-table", table)
             jobs.append((job, f"tables/{table}.manifest.json"))
@@ -166,7 +193,7 @@ class Suite:
         if path not in self._hashes:
             try:
                 self._hashes[path] = sha256_file(path) if path.is_file() else None
-            except ClspError:
+            except (OSError, ValueError, ClspError):  # a name that no file can have, for example
                 self._hashes[path] = None
         return self._hashes[path]
 
@@ -259,8 +286,19 @@ class Suite:
             yield Number(judged.slug, *key), record
 
     @cached_property
-    def _histories(self) -> dict[Path, list[dict[str, Any]]]:
+    def told(self) -> dict[Number, tuple[Artefact, dict[str, Any]]]:
+        """Every number's probe and what its manifest tells of it."""
+        every = ((probe, self.results_of(judged, probe)) for judged, probe in self.probes)
+        return {number: (probe, record) for probe, told in every for number, record in told}
+
+    @cached_property
+    def truth(self) -> dict[Number, float]:
+        """Numbers that check A26 recomputed from predictions, which fills it."""
         return {}
+
+    @cached_property
+    def _logs(self) -> Logs:
+        return Logs()
 
     def history(self, artefact: Artefact) -> list[dict[str, Any]]:
         """The step log of an artefact: numbers only, each record with its `step`.
@@ -268,17 +306,7 @@ class Suite:
         Raises:
             OSError, ValueError: If it cannot be read or holds something else.
         """
-        path = artefact.folder / "history.jsonl"
-        if path not in self._histories:
-            records = read_history(path)
-            for number, record in enumerate(records, start=1):
-                plain = isinstance(record, dict) and all(
-                    type(value) in (int, float) for value in record.values()
-                )
-                if not plain or type(record.get("step")) is not int:
-                    raise ValueError(f"line {number} is not a record of numbers with a step")
-            self._histories[path] = records
-        return self._histories[path]
+        return self._logs.read(artefact.folder / "history.jsonl")
 
     @cached_property
     def _datasets(self) -> dict[str, tuple[np.ndarray, dict[str, Any]] | None]:
@@ -292,9 +320,9 @@ class Suite:
             artefact = job and self.records.current(job.stage, job.name, job.spec)
             if artefact:
                 try:
-                    labels = np.load(artefact.folder / "labels.npy", allow_pickle=False)
+                    labels = load_npy(artefact.folder / "labels.npy")
                     card = read_json(artefact.folder / "card.json")
-                    if isinstance(card, dict) and isinstance(labels, np.ndarray):
+                    if is_card(card) and isinstance(labels, np.ndarray):
                         self._datasets[name] = (labels, card)
                 except (OSError, ValueError, EOFError, ClspError):
                     self._datasets[name] = None

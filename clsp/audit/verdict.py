@@ -1,17 +1,20 @@
 """A verdict per table cell, and one for all (audit.md 3.4, as far as a first level can judge)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from clsp.audit.checks.a26_statistics import numbers_of
 from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
+from clsp.audit.level import L2, L3, reaches
+from clsp.audit.replayed import prepared_name
 from clsp.audit.suite import Suite
 from clsp.report.cells import Cell
 from clsp.report.published import PublishedNumbers
 from clsp.report.table import build_table, read_frame
 
 VERIFIED, INVALID, NOT_RUN = "verified", "invalid", "not run"
-LEVEL = "L2"  # recomputed from stored logits
+ACCEPTED = "invalid (accepted)"  # the auditor said why; it stays a finding
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class CellVerdict:
     cell: Cell
     verdict: str
     because: list[str]  # ids of the findings that decide it
+    level: str | None = None  # that was reached; of verified cells alone
 
     def record(self, reduced: bool) -> dict[str, Any]:
         """Plain JSON types."""
@@ -36,7 +40,7 @@ class CellVerdict:
             "expected": self.cell.expected,
             "verdict": self.verdict,
             "because": self.because,
-            "level": LEVEL if self.verdict == VERIFIED else None,
+            "level": self.level,
             "reduced": reduced,
         }
 
@@ -73,7 +77,20 @@ def _judge(suite: Suite, table: str, cell: Cell, findings: list[Finding]) -> Cel
         return CellVerdict(table, cell, INVALID, blocking)
     if absent or cell.n < cell.expected:
         return CellVerdict(table, cell, NOT_RUN, absent)
-    return CellVerdict(table, cell, VERIFIED, [])
+    return CellVerdict(table, cell, VERIFIED, [], _level(suite, numbers))
+
+
+def _level(suite: Suite, numbers: set[Number]) -> str:
+    """The level that was reached: L3 where all behind the cell was sampled and computed again."""
+    asked, done = suite.depth.level, suite.depth.done
+    if not reaches(asked, L3):
+        return asked
+    runs = {number.run for number in numbers}
+    specs = [run.spec for slug in runs if (run := suite.runs.get(slug))]
+    banks = {spec.bank for spec in specs if spec.bank}
+    tasks = {number.task for number in numbers} & suite.params.datasets.keys()
+    datasets = {prepared_name(name) for name in tasks | {spec.dataset for spec in specs}}
+    return L3 if runs | banks | datasets <= done else L2
 
 
 def judge_cells(suite: Suite, findings: list[Finding]) -> list[CellVerdict]:
@@ -86,11 +103,23 @@ def judge_cells(suite: Suite, findings: list[Finding]) -> list[CellVerdict]:
     ]
 
 
-def overall(cells: list[CellVerdict], findings: list[Finding]) -> str:
-    """Invalid if anything blocks, else not run if anything is missing, else verified."""
+def overall(
+    cells: list[CellVerdict], findings: list[Finding], accepted: Collection[str] = ()
+) -> str:
+    """Invalid if anything blocks, else not run if anything is missing, else verified.
+
+    Args:
+        cells: Of all tables.
+        findings: Of all checks.
+        accepted: Checks whose findings the auditor accepts. That makes nothing valid: if nothing
+            else blocks, the verdict says so.
+    """
     severities = {finding.severity for finding in findings}
     verdicts = {cell.verdict for cell in cells}
-    if BLOCKING in severities or INVALID in verdicts:
+    blocking = {finding.id for finding in findings if finding.severity == BLOCKING}
+    if blocking and blocking <= set(accepted):
+        return ACCEPTED
+    if blocking or INVALID in verdicts:
         return INVALID
     if INCOMPLETE in severities or NOT_RUN in verdicts or not cells:
         return NOT_RUN

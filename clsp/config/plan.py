@@ -171,6 +171,7 @@ def report_job(params: Params, stage: str, plugin: str | None = None) -> Job:
         "check-data": ("clsp.data.check",),
         "count-duplicates": ("clsp.data.duplicates",),
         "collect-results": ("clsp.report.collect",),
+        "judge-claims": ("clsp.report.verdicts",),
         "render-table": ("clsp.report.table", f"{TABLES}.{plugin}"),
         "render-figure": ("clsp.report.figure", f"{FIGURES}.{plugin}"),
         "render-report": ("clsp.report.page",),
@@ -182,6 +183,11 @@ def audit_code() -> str:
     """Digest of the audit, so that a changed check is run again."""
     checks = tuple(f"clsp.audit.checks.{name}" for name in names("clsp.audit.checks"))
     return code_digest("clsp.audit.run", *checks)
+
+
+def export_code() -> str:
+    """Digest of the exports, so that a changed card or crate is written again."""
+    return code_digest("clsp.export.model", "clsp.export.crate")
 
 
 def banks_needed(params: Params) -> list[str]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clsp.config.catalog import FILE as CATALOGUE
 from clsp.config.catalog import Archive
 from clsp.data import pins
-from clsp.runtime.errors import DataError
+from clsp.runtime.errors import ConfigError, DataError
 from clsp.runtime.progress import Progress
 
 BLOCK = 1 << 20
@@ -73,6 +74,7 @@ def check_file(path: Path, archive: Archive) -> Checked:
 
     Raises:
         MismatchError: If something differs.
+        ConfigError: If the sha256 fits and the md5 does not: they are not of one file.
         DataError: If it cannot be read, or the lock file of pins cannot.
     """
     try:
@@ -93,13 +95,19 @@ def _check(path: Path, archive: Archive) -> Checked:
                     digest.update(block)
                 progress.step(len(block))
     found = {name: digest.hexdigest() for name, digest in digests.items()}
+    confirmed = archive.sha256 is not None
     for name, value in found.items():
         expected = getattr(archive, name)
-        if expected is not None and value != expected:
-            raise pins.MismatchError(f"{path}: {name} is {value}, expected {expected}")
-    if archive.sha256 is None:
+        if expected is None or value == expected:
+            continue
+        if name == "md5" and confirmed:  # the sha256 fits: it is the file, and the entry is wrong
+            raise ConfigError(
+                f"{CATALOGUE}: {archive.name}.md5: expected {value}, the digest of the file with "
+                f"the sha256 that stands beside it, found {expected}"
+            )
+        raise pins.MismatchError(f"{path}: {name} is {value}, expected {expected}")
+    if not confirmed:
         pins.compare(path, archive, found["sha256"])
-    confirmed = archive.sha256 is not None
     return Checked(path, status.st_size, **found, confirmed=confirmed, identity=_identity(status))
 
 

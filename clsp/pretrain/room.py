@@ -10,7 +10,7 @@ from clsp.config.schema import METHODS, RunSpec
 from clsp.config.strict import parse
 from clsp.pretrain.memory import GAPS, GIB, Forecast, forecast
 from clsp.pretrain.setup import Setup
-from clsp.runtime.errors import ClspError, ConfigError
+from clsp.runtime.errors import ConfigError, ExhaustedError
 from clsp.runtime.registry import load
 
 ATTEMPTS = 24  # rehearsals in search of the largest batch; a straight line needs four
@@ -99,7 +99,7 @@ def fitting(setup: Setup) -> Iterator[Forecast | None]:
     Raises:
         ConfigError: Before anything is done, with what a step needs, what there is, and the largest
             batch that would fit.
-        ClspError: If the device runs out of memory inside.
+        ExhaustedError: If the device runs out of memory inside.
     """
     device, spec, processes = setup.anchors.device, setup.spec, setup.team.size
     batch, size = spec.recipe.batch_size, setup.anchors.dataset.card["size"]
@@ -133,7 +133,7 @@ def fitting(setup: Setup) -> Iterator[Forecast | None]:
         passing = expected.beyond_weights - fixed
         factor = max(1.0, (there - fixed) / passing) * (1 + GAPS)
         smaller = _advice(setup, lambda n: fixed + int((need(n) - fixed) * factor), there)
-        raise ClspError(
+        raise ExhaustedError(
             f"{device} ran out of memory, though a step with recipe.batch_size {batch} was "
             f"expected to need {_gib(expected.beyond_weights)} of {_gib(there)}; others may use "
             f"the device; {smaller}"

@@ -1,6 +1,5 @@
 """What a table is made of: one cell per row and column, with all that is known about its number."""
 
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -8,12 +7,17 @@ import pandas as pd
 
 from clsp.report.escape import read_csv, write_csv
 from clsp.report.published import Published
+from clsp.report.statistics import DIGITS, binomial_error, mean_and_std, t_interval
 
 DASH = "—"
 MINUS = "−"
-UNSEEDED = {"rank": 1, "share": 2, "number": 4, "count": 0}  # digits of units without seeds
+UNSEEDED = {"rank": 2, "share": 2, "number": 4, "count": 0}  # digits of units without seeds
 NAMES = ("Dataset", "Encoder", "Method")
-READING = "Mean ± standard deviation over seeds (number of seeds); — (0 of 3): no run is there."
+BEST, TIED = "best", "tied"  # how a value stands among those beside it
+READING = (
+    "Mean ± standard deviation over seeds (number of seeds) [two-sided 95 % t-interval of the "
+    "mean; none for one seed]; — (0 of 3): no run is there."
+)
 DEMONSTRATION = "Demonstration run on stand-in data: these numbers are not results."
 
 
@@ -36,7 +40,13 @@ class Cell:
         expected: Seeds that params.yaml asks for; 0 where the row has no such number.
         published: The published number, percent.
         difference: Ours minus the published one, points.
+        published_mismatch: What the published number does not share: protocol, epochs, stem.
         runs: Slugs of the runs behind it, separated by spaces.
+        low: Lower end of the two-sided 95 % t-interval of the mean, None below two seeds.
+        high: Its upper end.
+        standing: BEST, TIED (not significantly below the best) or nothing; clsp/report/standing.py.
+        image_error: Binomial standard error from the finite test set, points; None where the metric
+            is no share of images. In no interval: seeds share the images.
     """
 
     dataset: str
@@ -59,7 +69,12 @@ class Cell:
     published_epochs: int | None
     published_source: str
     published_note: str
+    published_mismatch: str
     runs: str
+    low: float | None
+    high: float | None
+    standing: str
+    image_error: float | None
 
     @property
     def row(self) -> tuple[str, str, str]:
@@ -75,7 +90,7 @@ class Cell:
     def text(self) -> str:
         """The cell as people read it: mean ± std (n), or a dash with the count that is missing."""
         if self.expected == 0:
-            return DASH
+            return DASH if self.published is None else f"{DASH} (0 of 0)"
         if self.mean is None:
             return f"{DASH} ({self.n} of {self.expected})"
         if self.unit in UNSEEDED:
@@ -85,20 +100,30 @@ class Cell:
         return f"{self.mean:.2f}{spread} ({count})"
 
     @property
+    def interval_text(self) -> str:
+        """The interval of the mean, or nothing."""
+        if self.low is None or self.high is None or self.unit in UNSEEDED:
+            return ""
+        return f"[{self.low:.2f}, {self.high:.2f}]"
+
+    @property
     def published_text(self) -> str:
-        """The published value and the difference, or that there is none."""
+        """The published value, what it does not share with ours, and the difference."""
         if self.published is None:
             return "none"
+        value = f"{self.published:.2f}"
+        if self.published_mismatch:
+            value = f"{value} [{self.published_mismatch}]"
         if self.difference is None:
-            return f"{self.published:.2f} ({DASH})"
+            return f"{value} ({DASH})"
         sign = MINUS if self.difference < 0 else "+"
-        return f"{self.published:.2f} ({sign}{abs(self.difference):.2f})"
+        return f"{value} ({sign}{abs(self.difference):.2f})"
 
 
 FIELDS = tuple(f.name for f in fields(Cell))
 MARKS = ("demonstration", "note")  # the last columns of every csv, so that no extract loses them
 COLUMNS = (*FIELDS, *MARKS)
-_FLOATS = ("mean", "std", "published", "difference")
+_FLOATS = ("mean", "std", "published", "difference", "low", "high", "image_error")
 
 
 @dataclass(frozen=True)
@@ -137,6 +162,21 @@ class Table:
         return rows
 
 
+def image_error(done: pd.DataFrame) -> float | None:
+    """Standard error of a mean over seeds from the finite test set that all of them share, points.
+
+    Args:
+        done: Rows of the frame, one per seed, of one task.
+
+    Returns:
+        None for metrics that are no share of images, or where seeds saw different numbers of them.
+    """
+    counts = {int(total) for total in done["total"]} if set(done["metric"]) == {"top1"} else set()
+    if len(counts) != 1:
+        return None
+    return binomial_error(float(done["value"].astype(float).mean()), counts.pop())
+
+
 def aggregate(
     seeds: pd.DataFrame,
     column: str,
@@ -167,17 +207,13 @@ def aggregate(
         expected=len(seeds),
         runs=" ".join(done["run"]),
         published=published,
+        error=image_error(done),
     )
 
 
-def statistics(values: list[float]) -> tuple[float | None, float | None]:
-    """Mean and sample standard deviation; None where too few values make them undefined."""
-    if not values:
-        return None, None
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+def _rounded(value: float | None) -> float | None:
+    """Ten digits: machines agree on them, though not on the last bit of a square root."""
+    return None if value is None else round(value, DIGITS)
 
 
 def make_cell(
@@ -192,10 +228,12 @@ def make_cell(
     mark: str = "",
     unit: str = "percent",
     published: Published | None = None,
+    error: float | None = None,
 ) -> Cell:
     """A cell from the values behind it; `first` is any row of the frame that it covers."""
-    mean, std = statistics(values)
-    gap = None if mean is None or published is None else round(mean - published.value, 6)
+    mean, std = mean_and_std(values)
+    low, high = (t_interval(values) if unit not in UNSEEDED else None) or (None, None)
+    gap = None if mean is None or published is None else mean - published.value
     return Cell(
         dataset=str(first["dataset"]),
         encoder=str(first["encoder"]),
@@ -207,17 +245,22 @@ def make_cell(
         variant=str(first["variant"]),
         tasks=tasks,
         metric=metric,
-        mean=None if mean is None else round(mean, 6),
-        std=None if std is None else round(std, 6),
+        mean=_rounded(mean),
+        std=_rounded(std),
         n=len(values),
         expected=expected,
         published=published and published.value,
-        difference=gap,
+        difference=_rounded(gap),
         published_protocol=published.protocol if published else "",
         published_epochs=published and published.epochs,
         published_source=published.source if published else "",
         published_note=published.note if published else "",
+        published_mismatch="; ".join(published.mismatches) if published else "",
         runs=runs,
+        low=_rounded(low),
+        high=_rounded(high),
+        standing="",
+        image_error=_rounded(error),
     )
 
 
@@ -230,7 +273,7 @@ def marks(demonstration: bool, comparison: list[str]) -> dict[str, str]:
 
 
 def cells_csv(table: Table, demonstration: bool) -> str:
-    """Cells as csv: one line per row and column, numbers to six digits."""
+    """Cells as csv: one line per row and column, numbers to ten digits."""
     mark = marks(demonstration, table.comparison)
     lines = [{name: getattr(cell, name) for name in FIELDS} | mark for cell in table.cells]
     return write_csv(COLUMNS, lines)

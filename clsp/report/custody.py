@@ -1,23 +1,29 @@
-"""The chain of custody of every number, gathered from manifests for the report's appendix."""
+"""The chain of custody of every number: the runs behind it, their files, settings and records."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from clsp.config.floors import Floor
 from clsp.config.foreign import Imported
 from clsp.config.grid import Run
-from clsp.config.plan import (
-    banks_needed,
-    datasets_needed,
-    encoder_job,
-    expected_jobs,
-    pairs_needed,
-)
+from clsp.config.plan import encoder_job, judging_jobs
 from clsp.config.schema import Params
+from clsp.report.chain import (
+    Chain,
+    Digest,
+    Source,
+    Step,
+    build_chain,
+    build_step,
+    dataset_source,
+    digest_of,
+    mlflow_of,
+    short,
+    source_of,
+)
 from clsp.report.collect import (
     Judged,
     Key,
+    Name,
     all_judged,
     counted,
     current_artefacts,
@@ -25,8 +31,8 @@ from clsp.report.collect import (
     results_of,
     row_name,
 )
-from clsp.report.records import SHARD, Records, manifest_digest, name_of, shard_of
-from clsp.runtime.canonical import read_json, sha256_json
+from clsp.report.escape import anchor
+from clsp.report.records import Records
 from clsp.runtime.manifest import Artefact
 
 STAGES = {
@@ -37,28 +43,19 @@ STAGES = {
     "fine-tune-encoder": "fine-tuning",
     "probe-transfer": "transfer",
     "probe-few-shot": "few-shot curves",
+    "measure-bank": "quality of the bank",
+}
+KINDS = {
+    "method": "run",
+    "step": "run",
+    "imported": "imported encoder",
+    "floor": "floor",
 }
 
 
 @dataclass(frozen=True)
-class Step:
-    """One job behind a run: its manifest, its source and when it ran."""
-
-    title: str
-    manifest: str
-    manifest_sha256: str
-    spec_sha256: str
-    code: str
-    commit: str
-    mlflow: str
-    started: str
-    seconds: float
-    device: str
-
-
-@dataclass(frozen=True)
 class Number:
-    """One number of a run and the file it is recomputed from."""
+    """One number of a run or bank and the file it is recomputed from."""
 
     name: str
     value: float | None
@@ -69,19 +66,28 @@ class Number:
     epoch: int | None
     file: str
     sha256: str
+    mlflow: str
 
 
 @dataclass(frozen=True)
 class Custody:
-    """Everything behind the numbers of one encoder or floor."""
+    """Everything behind the numbers of one encoder, floor or bank."""
 
     slug: str
+    kind: str  # "run", "imported encoder", "floor" or "bank"
+    anchor: str
     seed: int | None  # None where it is not known
+    chain: Chain | None  # None where it has not been made
     steps: list[Step]
-    numbers: list[Number]
-    inputs: list[tuple[str, str]]  # (file, sha256) that pretraining or the import read
-    outputs: list[tuple[str, str]]  # (file, sha256) that it wrote
+    numbers: dict[Key, Number]
+    inputs: list[Digest]  # files that pretraining or the import read
+    outputs: list[Digest]  # files that it wrote
     missing: list[str]
+
+    @property
+    def title(self) -> str:
+        """How a column is headed: the seed, or the name where there is none."""
+        return self.slug if self.seed is None else f"seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -94,39 +100,13 @@ class Group:
     runs: list[Custody] = field(default_factory=list)
 
 
-def commit_of(artefact: Artefact) -> str:
-    """The commit, and whether the tree was clean."""
-    inside = artefact.predicate["internalParameters"]
-    commit = inside.get("git_commit")
-    if commit is None:
-        return "unknown"
-    return f"{commit} (with local changes)" if inside.get("dirty") else str(commit)
-
-
-def _step(title: str, artefact: Artefact, records: Records) -> Step:
-    inside, details = artefact.predicate["internalParameters"], artefact.predicate["runDetails"]
-    return Step(
-        title=title,
-        manifest=records.relative(artefact),
-        manifest_sha256=manifest_digest(artefact),
-        spec_sha256=sha256_json(artefact.spec),
-        code=inside.get("code", ""),
-        commit=commit_of(artefact),
-        mlflow=artefact.predicate.get("mlflow_run_id") or "not mirrored",
-        started=details.get("started", ""),
-        seconds=details.get("seconds", 0.0),
-        device=inside.get("device", "unknown"),
-    )
-
-
 def _number(key: Key, artefact: Artefact | None) -> Number:
     task, protocol, variant = key
     name = " ".join(filter(None, (protocol, variant.replace("_", " "), task)))
     record = results_of(artefact).get(key) if artefact else None
     if artefact is None or record is None:
-        return Number(name, None, None, None, "", "", None, "", "")
+        return Number(name, None, None, None, "", "", None, "", "", "")
     file = record["predictions"]["file"]
-    subject = artefact.subjects.get(file, {"digest": {"sha256": "not recorded"}})
     return Number(
         name,
         record["value"],
@@ -136,45 +116,87 @@ def _number(key: Key, artefact: Artefact | None) -> Number:
         record["selected_on"],
         record["epoch"],
         file,
-        subject["digest"]["sha256"],
+        digest_of(artefact, file),
+        mlflow_of(artefact),
     )
 
 
-def _short(uri: str) -> str:
-    """The end of a path, from the artefact's kind on: data/digits/images.npy."""
-    return "/".join(uri.split("/")[-3:])
+def _data(judged: Judged, main: Artefact) -> list[Source]:
+    """What an encoder was trained on; of a floor, which trains nothing, what it was judged on."""
+    if isinstance(judged, Floor):
+        return [dataset_source(name, main) for name in judged.features.tasks]
+    found = [dataset_source(judged.spec.dataset, main)]
+    if isinstance(judged, Run) and judged.spec.bank:
+        found.append(source_of("bank", judged.spec.bank, main, "images.npy"))
+    if isinstance(judged, Run) and judged.spec.pairs:
+        found.append(source_of("pairs", judged.spec.pairs, main, "pairs.npy"))
+    return found
+
+
+def _checkpoints(judged: Judged, main: Artefact) -> list[Digest]:
+    """The weights that were judged: files, and digests of the tensors in them."""
+    facts, name = main.predicate["facts"], "encoder.safetensors"
+    if isinstance(judged, Floor):
+        start = ("checkpoints/start.safetensors",)
+        uses = [d for d in main.predicate["resolvedDependencies"] if d["uri"].endswith(start)]
+        return [(short(d["uri"]), d["digest"]["sha256"]) for d in uses]
+    files = [(name, digest_of(main, name))]
+    if isinstance(judged, Imported):
+        source = facts.get("source")
+        source = source if isinstance(source, dict) else {}
+        foreign = str(source.get("path", "unknown")).rpartition("/")[2]
+        tensors = [("its tensors", str(facts.get("tensors_sha256")))]
+        return [*files, *tensors, (f"from {foreign}", str(source.get("sha256")))]
+    ends = [("at the end", "final_sha256"), ("at the start", "init_sha256")]
+    return files + [(f"tensors {when}", str(facts.get(key))) for when, key in ends]
+
+
+def _missing(judged: Judged, artefacts: dict[str, Artefact], records: Records) -> list[str]:
+    """Jobs that have left nothing current, each with the reason if it failed."""
+    told = []
+    for job in (encoder_job(judged), *judging_jobs(judged)):
+        if job is not None and job.stage not in artefacts:
+            reason = records.failure(job.stage, job.name, job.spec)
+            told.append(STAGES[job.stage] + (f" (failed: {reason})" if reason else ""))
+    return told
 
 
 def _custody(judged: Judged, records: Records) -> Custody:
     artefacts, expected = current_artefacts(judged, records), expected_numbers(judged)
     maker = encoder_job(judged)
     trained = artefacts.get(maker.stage) if maker else None
-    steps = [_step(t, artefacts[s], records) for s, t in STAGES.items() if s in artefacts]
-    numbers = [
-        _number(key, counted(judged, stage, artefacts))
+    main = trained if maker else artefacts.get("extract-features")
+    numbers = {
+        key: _number(key, counted(judged, stage, artefacts))
         for stage, keys in expected.items()
         for key in keys
-    ]
-    inputs, outputs = [], []
+    }
+    chain, inputs, outputs = None, [], []
+    if main is not None:
+        weights, data = _checkpoints(judged, main), _data(judged, main)
+        chain = build_chain(main, artefacts.values(), weights, data, records)
     if trained is not None:
         used = trained.predicate["resolvedDependencies"]
-        inputs = [(_short(d["uri"]), d["digest"]["sha256"]) for d in used]
+        inputs = [(short(d["uri"]), d["digest"]["sha256"]) for d in used]
         outputs = [(name, s["digest"]["sha256"]) for name, s in trained.subjects.items()]
-    wanted = [*([maker.stage] if maker else []), "extract-features", *expected]
-    missing = [STAGES[stage] for stage in wanted if stage not in artefacts]
-    return Custody(judged.slug, _seed(judged), steps, numbers, inputs, outputs, missing)
+    return Custody(
+        slug=judged.slug,
+        kind=KINDS[_kind(judged)],
+        anchor=f"run-{judged.slug}",
+        seed=_seed(judged),
+        chain=chain,
+        steps=[build_step(t, artefacts[s], records) for s, t in STAGES.items() if s in artefacts],
+        numbers=numbers,
+        inputs=inputs,
+        outputs=outputs,
+        missing=_missing(judged, artefacts, records),
+    )
 
 
 def _seed(judged: Judged) -> int | None:
     if isinstance(judged, Imported):
         return None
     return judged.seed if isinstance(judged, Floor) else judged.spec.seed
-
-
-def group_anchor(dataset: str, encoder: str, label: str) -> str:
-    """The HTML id of a row's group: letters, digits and dashes only."""
-    text = f"runs-{dataset}-{encoder}-{label}"
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
 
 
 def _kind(judged: Judged) -> str:
@@ -185,99 +207,11 @@ def _kind(judged: Judged) -> str:
 
 def build_groups(params: Params, records: Records) -> list[Group]:
     """Everything that params.yaml judges with its custody, grouped as tables group them."""
-    groups: dict[str, Group] = {}
+    groups: dict[Name, Group] = {}
     for judged in all_judged(params).values():
-        dataset, encoder, label = row_name(judged)
-        anchor = group_anchor(dataset, encoder, label)
+        name = row_name(judged)
+        dataset, encoder, label = name
         title = f"{label} on {dataset}, {encoder}"
-        group = groups.setdefault(anchor, Group(anchor, title, _kind(judged)))
+        group = groups.setdefault(name, Group(anchor("runs", *name), title, _kind(judged)))
         group.runs.append(_custody(judged, records))
     return list(groups.values())
-
-
-def build_cards(params: Params, records: Records) -> list[dict[str, Any]]:
-    """The card of every prepared dataset that the runs need, with its manifest."""
-    cards = []
-    for name in datasets_needed(params):
-        for artefact in records.named("prepare-dataset", name)[:1]:
-            card = read_json(artefact.path("card.json"))
-            cards.append({"dataset": name, "manifest": records.relative(artefact), **card})
-    return cards
-
-
-def _stored(
-    records: Records, stage: str, names: list[str], file: str, title: str
-) -> list[dict[str, Any]]:
-    """What is known of every artefact of a stage; `title` is the key of its name."""
-    return [
-        {
-            title: name,
-            "manifest": records.relative(artefact),
-            "sha256": artefact.subjects.get(file, {"digest": {"sha256": ""}})["digest"]["sha256"],
-            "metrics": artefact.metrics,
-            "counters": artefact.predicate.get("counters", {}),
-            "spec": artefact.spec,
-            "label_conditioned": artefact.predicate["facts"].get("label_conditioned"),
-        }
-        for name in names
-        for artefact in records.named(stage, name)[:1]
-    ]
-
-
-def build_banks(params: Params, records: Records) -> list[dict[str, Any]]:
-    """What is known of every bank that a run reads."""
-    return _stored(records, "gather-bank", banks_needed(params), "images.npy", "bank")
-
-
-def build_pairs(params: Params, records: Records) -> list[dict[str, Any]]:
-    """What is known of all pairs that a run trains on."""
-    return _stored(records, "mine-pairs", pairs_needed(params), "pairs.npy", "pairs")
-
-
-def build_imports(params: Params, records: Records) -> list[dict[str, Any]]:
-    """What is known of every file that a denoiser or an encoder was imported from."""
-    jobs = [
-        job for job in expected_jobs(params) if job.stage in ("import-denoiser", "import-encoder")
-    ]
-    return [
-        {
-            "name": job.name,
-            "manifest": records.relative(artefact),
-            "source": artefact.predicate["facts"].get("source", {}),
-            "facts": {
-                key: artefact.predicate["facts"].get(key)
-                for key in ("format", "architecture", "dropped", "label_conditioned")
-            },
-        }
-        for job in jobs
-        for artefact in records.named(job.stage, job.name)[:1]
-    ]
-
-
-def _in_use(params: Params, records: Records) -> Iterator[Artefact]:
-    """Every artefact that params.yaml asks for; what lies there from earlier settings is not."""
-    wanted = {(job.stage, job.name) for job in expected_jobs(params)}
-    for artefact in records:
-        name = name_of(artefact)
-        spare = artefact.stage == SHARD and shard_of(artefact) not in records.shards_of(name)
-        if (artefact.stage, name) in wanted and not spare:
-            yield artefact
-
-
-def build_environments(params: Params, records: Records) -> list[tuple[str, list[str]]]:
-    """Each environment that made something, as text, with the number of jobs per stage."""
-    seen: dict[str, dict[str, int]] = {}
-    for artefact in _in_use(params, records):
-        inside = artefact.predicate["internalParameters"]
-        versions = ", ".join(f"{k} {v}" for k, v in sorted(inside.get("versions", {}).items()))
-        lock = str(inside.get("lock_sha256"))[:12]
-        text = (
-            f"Python {inside.get('python')} on {inside.get('platform')}, {inside.get('device')}, "
-            f"{inside.get('threads')} thread(s), lock {lock}; {versions or 'no library recorded'}"
-        )
-        stages = seen.setdefault(text, {})
-        stages[artefact.stage] = stages.get(artefact.stage, 0) + 1
-    return [
-        (text, [f"{count} × {stage}" for stage, count in sorted(stages.items())])
-        for text, stages in sorted(seen.items())
-    ]

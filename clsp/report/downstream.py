@@ -1,11 +1,13 @@
 """What the tables over downstream datasets share: one column per dataset, average and mean rank."""
 
+import math
+
 import pandas as pd
 
 from clsp.config.catalog import dataset_info
 from clsp.config.floors import LABELS
 from clsp.config.schema import Params
-from clsp.report.cells import Cell, aggregate, make_cell
+from clsp.report.cells import Cell, aggregate, image_error, make_cell
 
 METRICS = {
     "top1": "top-1",
@@ -36,6 +38,9 @@ def _average(seeds: pd.DataFrame, tasks: list[str]) -> Cell:
         if (of_run["status"] == "done").all():
             means.append(float(of_run["value"].mean()))
             runs.append(str(run))
+    counted = seeds[seeds["run"].isin(runs)]
+    errors = [image_error(counted[counted["task"] == task]) for task in tasks]
+    known = [error for error in errors if error is not None]
     return make_cell(
         seeds.iloc[0],
         column="average",
@@ -43,6 +48,7 @@ def _average(seeds: pd.DataFrame, tasks: list[str]) -> Cell:
         expected=seeds["run"].nunique(),
         runs=" ".join(runs),
         tasks=" ".join(tasks),
+        error=math.hypot(*known) / len(tasks) if len(known) == len(tasks) else None,
     )
 
 
@@ -51,7 +57,7 @@ def _ranks(group: pd.DataFrame) -> "pd.Series[float]":
     done = methods_only(group[group["status"] == "done"])
     means = done.pivot_table(index="label", columns="task", values="value", aggfunc="mean")
     complete = means.reindex(columns=group["task"].unique()).dropna()
-    return complete.rank(ascending=False, method="average").mean(axis=1)
+    return complete.round(9).rank(ascending=False, method="average").mean(axis=1)
 
 
 def _row(seeds: pd.DataFrame, ranks: "pd.Series[float]", marks: dict[str, str]) -> list[Cell]:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from clsp.runtime.canonical import sha256_json
 from clsp.runtime.errors import DataError
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run these
@@ -27,8 +28,19 @@ LATEX = {
     "−": r"$-$",
     "—": "---",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
     "λ": r"$\lambda$",
 }
+
+
+def anchor(kind: str, *parts: str) -> str:
+    """The HTML id of something named by texts: letters, digits and dashes, other for other texts.
+
+    The readable part alone would not do: "A+" and "A-" would share it.
+    """
+    readable = "-".join((kind, *parts))
+    safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in readable)
+    return f"{safe}-{sha256_json([kind, *parts])[:8]}"
 
 
 def plain(text: str) -> str:

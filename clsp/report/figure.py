@@ -11,9 +11,10 @@ from clsp.report.comparison import comparison_notes
 from clsp.report.escape import write_csv
 from clsp.report.records import Records
 from clsp.report.table import read_frame
+from clsp.report.verdict import rounded
 from clsp.runtime import registry
 from clsp.runtime.files import write_atomic
-from clsp.runtime.stage import Input, Outcome, Output
+from clsp.runtime.stage import Files, Input, Outcome, Output
 
 if TYPE_CHECKING:  # drawing takes half a second to import, which no command pays that draws nothing
     from matplotlib.figure import Figure
@@ -56,8 +57,46 @@ def _shown(drawing: Drawing) -> list[Name]:
     return [(str(row["dataset"]), str(row["encoder"]), row["label"]) for row in drawing.rows]
 
 
+def draw_figure(
+    spec: Params, figure: str, records: Records, frame: str, expectations: dict[str, Path]
+) -> tuple[Drawing, str, dict[str, Any]]:
+    """Draw a figure in memory.
+
+    Args:
+        spec: The validated parameters.
+        figure: Name of a module in clsp/report/figures.
+        records: Of the results of one profile.
+        frame: Text of frame.csv.
+        expectations: Files of reports/spec by name, for figures that set READS_EXPECTATIONS.
+
+    Returns:
+        The drawing, its numbers as csv, and what is told of it. The caption ends with what the
+        labels shown do not share: recipes, and labels.
+    """
+    from clsp.report import style
+
+    module = registry.load(FIGURES, figure, "figure")
+    style.apply_style()
+    reads = getattr(module, "READS_EXPECTATIONS", False)
+    more: dict[str, Any] = {"expectations": expectations} if reads else {}
+    drawing: Drawing = module.draw(spec, records, read_frame(frame), **more)
+    notes = comparison_notes(spec, _shown(drawing))
+    columns, mark = (*drawing.columns, *MARKS), marks(spec.demonstration, notes)
+    # Means differ in their last bits from machine to machine, and the audit compares the text.
+    numbers = write_csv(columns, [rounded(row) | mark for row in drawing.rows])
+    caption = " ".join([drawing.caption, *notes])
+    told = {"figure": figure, "title": module.TITLE, "caption": caption, "alt": drawing.alt}
+    return drawing, numbers, told
+
+
 def render_figure(
-    spec: Params, figure: str, root: Path, frame: Input, csv: Output, png: Output
+    spec: Params,
+    figure: str,
+    root: Path,
+    frame: Input,
+    expectations: Files,
+    csv: Output,
+    png: Output,
 ) -> Outcome:
     """Render one figure.
 
@@ -66,27 +105,15 @@ def render_figure(
         figure: Name of a module in clsp/report/figures.
         root: Folder with the results of one profile.
         frame: Made by collect-results.
+        expectations: Files of reports/spec, for figures that set READS_EXPECTATIONS.
         csv: The numbers shown.
         png: The drawing.
-
-    The caption ends with what the labels shown do not share: recipes, and labels.
     """
     from clsp.report import style
 
-    module = registry.load(FIGURES, figure, "figure")
-    style.apply_style()
-    table = read_frame(frame.path("frame.csv").read_text(encoding="utf-8"))
-    drawing: Drawing = module.draw(spec, Records(root), table)
-    notes = comparison_notes(spec, _shown(drawing))
-    columns, mark = (*drawing.columns, *MARKS), marks(spec.demonstration, notes)
-    write_atomic(csv, write_csv(columns, [row | mark for row in drawing.rows]))
+    text = frame.path("frame.csv").read_text(encoding="utf-8")
+    known = {path.name: path for path in expectations}
+    drawing, numbers, told = draw_figure(spec, figure, Records(root), text, known)
+    write_atomic(csv, numbers)
     write_atomic(png, style.to_png(drawing.figure, spec.demonstration))
-    return Outcome(
-        counters={"rows": len(drawing.rows)},
-        facts={
-            "figure": figure,
-            "title": module.TITLE,
-            "caption": " ".join([drawing.caption, *notes]),
-            "alt": drawing.alt,
-        },
-    )
+    return Outcome(counters={"rows": len(drawing.rows)}, facts=told)

@@ -15,7 +15,7 @@ from clsp.config.plan import quality_job
 from clsp.config.quality import PROTOCOL, metrics_of
 from clsp.config.schema import Params
 from clsp.config.variation import number
-from clsp.report.records import Records, manifest_digest
+from clsp.report.records import Records
 from clsp.runtime.manifest import Artefact
 
 Row = dict[str, Any]
@@ -76,7 +76,7 @@ def current_quality(params: Params, records: Records, bank: str) -> Artefact | N
     return records.current(job.stage, job.name, job.spec)
 
 
-def _images(artefact: Artefact, k: int) -> str:
+def images_text(artefact: Artefact, k: int) -> str:
     """How many images went in, as one text."""
     for entry in artefact.predicate["facts"].get("quality", []):
         if entry["k"] == k:
@@ -86,7 +86,8 @@ def _images(artefact: Artefact, k: int) -> str:
     return ""
 
 
-def _weights(artefact: Artefact) -> str:
+def weights_text(artefact: Artefact) -> str:
+    """Name and digest of the network that measured a bank."""
     network = artefact.predicate["facts"].get("network", {})
     text = f"{network.get('name')} sha256:{network.get('weights_sha256')}"
     if "reference_weights" not in network:
@@ -118,41 +119,15 @@ def quality_rows(params: Params, records: Records) -> Iterator[tuple[Row, Artefa
             "variation": "",
             "recipe": "",
             "uses_labels": used,
-            "checkpoint": _weights(artefact) if artefact and value is not None else "",
+            "checkpoint": weights_text(artefact) if artefact and value is not None else "",
             "task": metric,
             "protocol": protocol,
             "variant": variant,
             "metric": metric,
             "value": value,
-            "images": _images(artefact, int(variant[2:])) if value is not None else "",
+            "images": images_text(artefact, int(variant[2:])) if value is not None else "",
         }
         yield row, artefact if value is not None else None
-
-
-def build_quality(params: Params, records: Records) -> dict[str, dict[str, Any]]:
-    """What the page says of every measured bank: where its numbers come from."""
-    found = {}
-    for bank in measured_banks(params):
-        artefact = current_quality(params, records, bank)
-        if artefact is None:
-            continue
-        facts = artefact.predicate["facts"]
-        names = artefact.subjects
-        found[bank] = {
-            "manifest": records.relative(artefact),
-            "manifest_sha256": manifest_digest(artefact),
-            "files": [(name, names[name]["digest"]["sha256"]) for name in names],
-            "network": _weights(artefact),
-            "images": [(e["k"], _images(artefact, e["k"])) for e in facts.get("quality", [])],
-            "labels_read": bool(facts.get("labels_read_for_analysis")),
-            "seconds": artefact.predicate["runDetails"]["seconds"],
-        }
-    return found
-
-
-def bank_anchor(bank: str) -> str:
-    """The HTML id of a bank's section: letters, digits and dashes only."""
-    return "bank-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in bank)
 
 
 def quality_notes(params: Params, frame: pd.DataFrame) -> list[str]:

@@ -98,7 +98,7 @@ def _draw_panel(axes: Axes, shown: pd.DataFrame, metrics: tuple[str, ...]) -> No
             color=palette[lines.index(line)] if several else palette[place % len(palette)],
             dashes=style.DASHES[place] or (1, 0),
             marker=style.MARKERS[lines.index(line) % len(style.MARKERS) if several else place],
-            markersize=5,
+            markersize=5 if several else 8 - 1.5 * place,  # equal lines stay visible
             linewidth=1.6,
             label=f"{line}: {title}" if several else title,
         )

@@ -1,8 +1,8 @@
 """The outer shape of a manifest: what report and audit read without asking again."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -19,10 +19,21 @@ class Digest(Shape):
     sha256: str
 
 
+def _below(name: str) -> str:
+    """A name of a file below its artefact's folder."""
+    parts = name.split("/")
+    if "\0" in name or not all(parts) or {".", ".."} & set(parts):
+        raise ValueError(f"{name[:80]!r} is no file below the artefact's folder")
+    return name
+
+
+Below = Annotated[str, AfterValidator(_below)]
+
+
 class Subject(Shape):
     """One file of the artefact."""
 
-    name: str
+    name: Below
     digest: Digest
     size: int
 
@@ -38,7 +49,7 @@ class Dependency(Shape):
 class Predictions(Shape):
     """Where a result's predictions are: logits, or predicted classes."""
 
-    file: str
+    file: Below
     logits: str = ""
     predicted: str = ""
     labels: str
@@ -110,10 +121,20 @@ class Predicate(Shape):
 
 
 class Statement(Shape):
-    """A whole manifest."""
+    """A whole manifest: each file once, and results that point to some of them."""
 
     subject: list[Subject]
     predicate: Predicate
+
+    @model_validator(mode="after")
+    def _own_files(self) -> Self:
+        names = [subject.name for subject in self.subject]
+        if len(set(names)) < len(names):
+            raise ValueError("subject: a file is named twice")
+        read = {result.predictions.file for result in self.predicate.facts.results}
+        if absent := sorted(read - set(names)):
+            raise ValueError(f"predictions are read from {absent[0]}, which is no subject")
+        return self
 
 
 def misshapen(statement: Any) -> str:

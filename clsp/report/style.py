@@ -44,7 +44,9 @@ def colours(count: int) -> list[tuple[float, float, float]]:
     """Distinct colours that also differ in lightness."""
     import seaborn as sns  # see apply_style
 
-    return list(sns.color_palette("colorblind" if count <= 10 else "viridis", count))
+    if count <= 10:
+        return list(sns.color_palette("colorblind", count))
+    return list(sns.color_palette("viridis", count + count // 4)[:count])  # not the palest
 
 
 def to_png(figure: Figure, demonstration: bool) -> bytes:

@@ -1,6 +1,7 @@
 """Stage render-table: one table as csv (the numbers), markdown and LaTeX."""
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -8,10 +9,12 @@ from types import ModuleType
 import pandas as pd
 
 from clsp.config.schema import TABLES, Params
-from clsp.report.cells import DEMONSTRATION, Table, cells_csv
+from clsp.report.cells import BEST, DEMONSTRATION, TIED, Cell, Table, cells_csv
 from clsp.report.comparison import check_recipes, comparison_notes, imported_notes
 from clsp.report.escape import csv_value, latex, markdown
+from clsp.report.noise import bank_notes, image_notes
 from clsp.report.published import PublishedNumbers
+from clsp.report.standing import standing_notes, with_standings
 from clsp.runtime import registry
 from clsp.runtime.errors import DataError
 from clsp.runtime.files import write_atomic
@@ -33,8 +36,11 @@ def read_frame(text: str) -> pd.DataFrame:
         "method",
         "task",
         "protocol",
+        "seed",
         "variant",
+        "metric",
         "value",
+        "total",
         "status",
         "converged",
         "variation",
@@ -62,8 +68,26 @@ def build_table(
     check_recipes(params, frame)
     shown = module.select(frame)
     built: Table = module.build(params, shown, published)
+    cells = with_standings(built.cells, shown)
     notes = [*comparison_notes(params, built.rows), *imported_notes(shown)]
-    return replace(built, comparison=notes)
+    noise = [*bank_notes(params, built.rows), *image_notes(cells)]
+    marks = [*standing_notes(cells, shown), *noise, *_badge_notes(cells, published)]
+    return replace(built, cells=cells, notes=[*built.notes, *marks], comparison=notes)
+
+
+def _badge_notes(cells: list[Cell], published: PublishedNumbers) -> list[str]:
+    """The legend of what stands in square brackets behind published values."""
+    met = {cell.published_protocol for cell in cells if cell.published_mismatch}
+    if not met:
+        return []
+    known = published.protocols.items()
+    parts = [f"[{p.badge}]: {p.about}" for name, p in known if name in met and p.badge]
+    told = " ".join(cell.published_mismatch for cell in cells)
+    if "other stem" in told:
+        parts.append("[other stem]: the authors' encoder begins with other layers")
+    if "epochs" in told:
+        parts.append("[200 epochs] and the like: pretrained for another time than ours")
+    return [f"Published values measured otherwise than ours: {'; '.join(parts)}."]
 
 
 def _header(table: Table) -> list[str]:
@@ -75,16 +99,46 @@ def _header(table: Table) -> list[str]:
     return titles
 
 
-def _body(table: Table) -> list[list[str]]:
+def _whole(cell: Cell) -> str:
+    return f"{cell.text} {cell.interval_text}".rstrip()
+
+
+def _markdown_cell(cell: Cell) -> str:
+    """Best in bold, tied in italics, since markdown underlines nothing."""
+    around = {BEST: "**", TIED: "*"}.get(cell.standing, "")
+    return f"{around}{markdown(_whole(cell))}{around}"
+
+
+def _latex_cell(cell: Cell) -> str:
+    """Best in bold, tied underlined; the interval in a second line, which keeps columns narrow."""
+    around = {BEST: r"\textbf{%s}", TIED: r"\underline{%s}"}.get(cell.standing, "%s")
+    text = around % latex(cell.text)
+    if not cell.interval_text:
+        return text
+    return rf"\shortstack[r]{{{text}\\{{\tiny {latex(cell.interval_text)}}}}}"
+
+
+def _body(
+    table: Table, number: Callable[[Cell], str], text: Callable[[str], str]
+) -> list[list[str]]:
     body = []
     for row, cells in table.rows.items():
-        line = list(row)
+        line = list(map(text, row))
         for column, _ in table.columns:
-            line.append(cells[column].text)
+            line.append(number(cells[column]))
             if column in table.compared:
-                line.append(cells[column].published_text)
+                line.append(text(cells[column].published_text))
         body.append(line)
     return body
+
+
+def source_note(cell: Cell) -> str:
+    """Where the published value of a cell comes from."""
+    note = f" Note: {cell.published_note}." if cell.published_note else ""
+    return (
+        f"Published {cell.published_protocol} values: {cell.published_source}; "
+        f"{cell.published_epochs or 'unknown'} epochs, one seed.{note}"
+    )
 
 
 def notes_of(table: Table) -> list[str]:
@@ -93,11 +147,7 @@ def notes_of(table: Table) -> list[str]:
     sources: dict[str, None] = {}
     for cell in table.cells:
         if cell.published is not None:
-            note = f" Note: {cell.published_note}." if cell.published_note else ""
-            sources[
-                f"Published {cell.published_protocol} values: {cell.published_source}; "
-                f"{cell.published_epochs} epochs, one seed.{note}"
-            ] = None
+            sources[source_note(cell)] = None
     if table.compared and not sources:
         sources["No published value exists for the rows of this table."] = None
     return notes + list(sources)
@@ -105,12 +155,13 @@ def notes_of(table: Table) -> list[str]:
 
 def markdown_rows(table: Table) -> list[str]:
     """One markdown line per row of the table."""
-    return ["| " + " | ".join(map(markdown, row)) + " |" for row in _body(table)]
+    rows = _body(table, _markdown_cell, markdown)
+    return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def latex_rows(table: Table) -> list[str]:
     """One LaTeX line per row of the table."""
-    return [" & ".join(map(latex, row)) + r" \\" for row in _body(table)]
+    return [" & ".join(row) + r" \\" for row in _body(table, _latex_cell, latex)]
 
 
 def table_markdown(table: Table, demonstration: bool) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,28 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not a number a record may hold")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is larger than any number a record may hold")
+    return value
+
+
 def parse_json(text: str) -> Any:
-    """Parse JSON strictly: duplicate keys, NaN and infinity are errors.
+    """Parse JSON strictly: duplicate keys, NaN, infinity and half a surrogate pair are errors.
 
     Raises:
         ValueError: If the text is not such JSON.
     """
-    return json.loads(text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
+    value = json.loads(
+        text,
+        object_pairs_hook=_refuse_duplicates,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+    )
+    if "\\ud" in text.lower():  # the only way to a string that is no text, which none can write
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def read_json(path: Path) -> Any:

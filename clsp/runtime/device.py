@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from clsp.runtime.errors import ConfigError, DataError
+from clsp.runtime.machine import COMPUTED_ON
 
 log = logging.getLogger(__name__)
 VARIABLE = "CLSP_DEVICE"  # set by the Snakefile from params.yaml's `device`
@@ -57,6 +58,12 @@ def resolve(deterministic: bool = True) -> "torch.device":  # noqa: F821 - torch
     Raises:
         DataError: If a GPU is demanded and there is none, or torch cannot use the one there is.
     """
+    device = _settle(deterministic)
+    COMPUTED_ON.append(device.type)
+    return device
+
+
+def _settle(deterministic: bool) -> "torch.device":  # noqa: F821
     import torch
 
     setting = wanted()

@@ -27,3 +27,13 @@ class DataError(ClspError):
     """Files or the environment are wrong: missing, corrupt, unreadable, or no GPU (exit code 4)."""
 
     exit_code = 4
+
+
+class ExhaustedError(DataError):
+    """The device or this machine has no memory left; nothing is made smaller to go on (4)."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, or torch's on a GPU or a CPU."""
+    named = type(error).__name__ == "OutOfMemoryError"  # torch's; not imported here for its sake
+    return isinstance(error, MemoryError) or named or "can't allocate memory" in str(error)

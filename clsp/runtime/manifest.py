@@ -120,7 +120,9 @@ def read_manifest(path: Path) -> Artefact:
     if not isinstance(statement, dict) or statement.get("predicateType") != PREDICATE:
         raise DataError(f"{path}: not a manifest of this suite")
     version = statement.get("predicate", {}).get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA:
+    if type(version) is int and version < SCHEMA:
+        raise DataError(f"{path}: schema_version {version} is none that this tool reads ({SCHEMA})")
+    if type(version) is not int or version > SCHEMA:
         raise IncompleteError(
             f"{path}: schema_version {version} is newer than this tool ({SCHEMA})"
         )

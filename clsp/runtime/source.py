@@ -20,6 +20,7 @@ LIBRARIES = {
     "sklearn": "scikit-learn",
     "scipy": "scipy",
     "pandas": "pandas",
+    "PIL": "pillow",
 }
 
 

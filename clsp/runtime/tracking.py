@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clsp.runtime.canonical import sha256_json
+from clsp.runtime.canonical import sha256_json, sha256_text
 from clsp.runtime.history import read_on
 
 URI = "MLFLOW_TRACKING_URI"  # unset: nothing is mirrored
@@ -38,6 +38,7 @@ MIRRORED = (
 )
 FIRST, EVERY = 20.0, 15.0  # seconds until the first live update, and between updates
 LIMIT = 1000  # points per call that MLflow accepts
+LONGEST = 6000  # characters of a parameter that MLflow keeps; it cuts what is longer
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,19 @@ def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def parameters(spec: dict[str, Any]) -> dict[str, str]:
+    """The parameters that MLflow shows of a spec. What it would cut is named by its hash instead.
+
+    The text itself is an artifact of the run then, `parameters/NAME.txt`.
+    """
+    return {
+        name: text
+        if len(text) <= LONGEST
+        else f"sha256 {sha256_text(text)} of {len(text)} characters, in parameters/{name}.txt"
+        for name, text in flatten(spec).items()
+    }
+
+
 class Mirror:
     """One job's MLflow run. Without a tracking URI every method does nothing.
 
@@ -198,7 +212,10 @@ class Mirror:
     def _log_parameters(self, run_id: str) -> None:
         from mlflow.entities import Param
 
-        items = [Param(key, value[:6000]) for key, value in flatten(self.spec).items()]
+        whole, shown = flatten(self.spec), parameters(self.spec)
+        for name in (name for name, text in whole.items() if shown[name] != text):
+            self.client.log_text(run_id, whole[name], f"parameters/{name}.txt")
+        items = [Param(name, text) for name, text in shown.items()]
         for start in range(0, len(items), 100):
             self.client.log_batch(run_id, params=items[start : start + 100])
 

@@ -4,6 +4,9 @@ Snakemake decides what is current from records in .snakemake/metadata. Without t
 and `dvc pull`, it would not see a changed parameter and keep a wrong result (workflow.md 1.4). So
 they are bundled into results/<profile>/provenance/snakemake.json, which DVC tracks, and restored
 from it whenever that file is another than the one last written or read here.
+
+The ledger of attempts travels beside it, as a copy: jobs append to the original at any time, which
+must not look to DVC like a changed result.
 """
 
 import argparse
@@ -16,6 +19,7 @@ from typing import Any
 from clsp.runtime.canonical import canonical_json, read_json, sha256_file
 from clsp.runtime.errors import DataError
 from clsp.runtime.files import write_atomic
+from clsp.runtime.ledger import NAME as LEDGER
 
 METADATA = Path(".snakemake") / "metadata"
 
@@ -58,6 +62,25 @@ def _refuse_links(profile: str) -> None:
                 )
 
 
+def _ledgers(profile: str) -> tuple[Path, Path]:
+    """The ledger that jobs append to, and its copy that DVC tracks."""
+    home = Path("results") / profile
+    return home / LEDGER, home / "provenance" / LEDGER
+
+
+def _restore_ledger(profile: str) -> None:
+    """Take over a ledger that was pulled, if it goes on where the one here ends.
+
+    One that parted from it is left alone: the audit follows the one here.
+    """
+    here, pulled = _ledgers(profile)
+    if not pulled.exists():
+        return
+    known, content = here.read_bytes() if here.exists() else b"", pulled.read_bytes()
+    if len(content) > len(known) and content.startswith(known):
+        write_atomic(here, content)
+
+
 def export(profile: str) -> None:
     """Bundle the records of a profile's outputs.
 
@@ -73,6 +96,9 @@ def export(profile: str) -> None:
     if not bundle.exists() or bundle.read_text(encoding="utf-8") != text:
         write_atomic(bundle, text)
     write_atomic(_seen(profile), sha256_file(bundle))
+    ledger, copied = _ledgers(profile)
+    if ledger.exists() and (not copied.exists() or copied.read_bytes() != ledger.read_bytes()):
+        write_atomic(copied, ledger.read_bytes())
 
 
 def restore(profile: str) -> None:
@@ -82,6 +108,7 @@ def restore(profile: str) -> None:
         DataError: If outputs are links, or the bundle is damaged.
     """
     _refuse_links(profile)
+    _restore_ledger(profile)
     bundle, seen = _bundle(profile), _seen(profile)
     if not bundle.exists():
         return

@@ -1,30 +1,18 @@
 """Every fault sets off exactly the checks it should, names the place, and changes nothing."""
 
-import hashlib
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from auditing import audit, ids
+from auditing import audit, ids, state
+from copying import CHANGES
 from faults import FAULTS, RUN, Tree, flip_bit
-from results_tree import IMPORTED, JUDGED, MEASURED, PAIRED
+from replaying import StandIn
+from results_tree import MEASURED, PAIRED, TreeBuilder, tiny_params
+from scoping import changed_files, names_the_place, spared_but_spoiled
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "": {},
-    "paired": PAIRED,
-    "judged": JUDGED,
-    "imported": IMPORTED,
-    "measured": MEASURED,
-}
-
-
-def state(base: Path) -> dict[str, tuple[str, int]]:
-    """Content and modification time of every file below a folder."""
-    return {
-        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
-        for path in sorted(base.rglob("*"))
-        if path.is_file()
-    }
+from clsp.report.cells import read_cells
 
 
 def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -42,14 +30,23 @@ def test_clean_tree_passes(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_fault(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture
+    name: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fault = FAULTS[name]
     tree = request.getfixturevalue(f"{fault.within}_tree" if fault.within else "tree")
+    stand_in = StandIn(tree) if "L3" in fault.options else None
+    monkeypatch.setattr("clsp.audit.run.Subprocess", lambda: stand_in)
+    clean = state(tmp_path)
     fault.inject(tree)
     before = state(tmp_path)
+    changed = changed_files(clean, before)
     out = tmp_path / "elsewhere" / "audit.json"
-    code, record = audit(tree, out, **CHANGES[fault.within])
+    code, record = audit(tree, out, fault.options, **CHANGES[fault.within])
+    assert fault.notes <= {f["id"] for f in record["findings"] if f["severity"] == "badge"}
     assert ids(record) == fault.checks, [f["message"] for f in record["findings"]]
     assert code == fault.code
     for finding in record["findings"]:
@@ -58,6 +55,9 @@ def test_fault(
     assert state(tmp_path) == before
     told = capsys.readouterr()
     assert "Traceback" not in told.err
+    serious = [f for f in record["findings"] if f["severity"] != "badge" or f["id"] in fault.notes]
+    assert names_the_place(changed, serious, tmp_path), changed
+    assert spared_but_spoiled(changed, record["cells"]) == []
     for check in fault.checks:
         assert f" {check} " in told.err
 
@@ -98,7 +98,7 @@ def test_a_fault_of_the_judging_run_reaches_all_runs_on_its_pairs(
     judge = paired_tree.run("runs", "encoder.safetensors", "digits.tiny.simclr.none.s0")
     flip_bit(judge)
     record = audit(paired_tree, tmp_path / "audit.json", **PAIRED)[1]
-    assert ids(record) == {"A02"}
+    assert ids(record) == {"A02", "A16"}
     found = verdicts(record)
     assert found[("SePP-SimCLR", "linear")] == found[("SimCLR", "linear")] == "invalid"
     assert found[("CLSP-SimCLR", "linear")] == "verified"
@@ -108,6 +108,11 @@ def test_a_clean_tree_with_pairs_passes(paired_tree: Tree, tmp_path: Path) -> No
     code, record = audit(paired_tree, tmp_path / "audit.json", **PAIRED)
     assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
     assert "SePP-SimCLR" in {cell["label"] for cell in record["cells"]}
+
+
+def test_a_clean_tree_with_a_moving_average_passes(taught_tree: Tree, tmp_path: Path) -> None:
+    code, record = audit(taught_tree, tmp_path / "audit.json", **CHANGES["taught"])
+    assert (code, ids(record), record["verdict"]) == (0, set(), "verified")
 
 
 def test_a_clean_tree_with_measured_banks_passes(measured_tree: Tree, tmp_path: Path) -> None:
@@ -146,15 +151,31 @@ def test_edited_table_cell_is_the_only_invalid_one(tree: Tree, tmp_path: Path) -
     assert [f["subject"] for f in named] == ["main:digits.tiny.SimCLR/linear"]
 
 
-def test_unfinished_run_is_not_run(tree: Tree, tmp_path: Path, original: Path) -> None:
+def test_unfinished_run_is_not_run(tree: Tree, tmp_path: Path) -> None:
     """Nothing is wrong, one run is not there, and the report was made without it: exit code 3."""
     FAULTS["run_missing"].inject(tree)
-    record = audit(tree, tmp_path / "audit.json")[1]
+    builder = TreeBuilder(tmp_path, tiny_params())
+    with contextlib.chdir(tmp_path):
+        builder.report()
+    code, record = audit(tree, tmp_path / "audit.json")
     found = verdicts(record)
+    assert (code, ids(record)) == (3, {"A01"})
     assert found[("SimCLR", "linear")] == "verified"
-    assert found[("CLSP-SimCLR", "linear")] == "invalid"  # its report claims otherwise
+    assert found[("CLSP-SimCLR", "linear")] == "not run"
     missing = [f for f in record["findings"] if f["severity"] == "incomplete"]
     assert {f["subject"].split()[1] for f in missing} == {RUN}
+
+
+def test_what_spoils_a_row_spoils_no_row_that_it_was_compared_with(
+    tree: Tree, tmp_path: Path
+) -> None:
+    """Marks depend on all rows; the one that is gone is reported, also by what was drawn again."""
+    FAULTS["run_missing"].inject(tree)
+    found = verdicts(audit(tree, tmp_path / "audit.json")[1])
+    cells = read_cells((tree.reports / "tables/main.csv").read_text(), "main")
+    assert any(cell.standing for cell in cells if cell.label == "SimCLR")
+    assert {found[("SimCLR", cell.column)] for cell in cells} == {"verified"}
+    assert {found[("CLSP-SimCLR", cell.column)] for cell in cells} == {"invalid"}
 
 
 def test_missing_report_is_incomplete(tree: Tree, tmp_path: Path) -> None:

@@ -57,14 +57,18 @@ def test_the_page_says_that_there_are_none(tree: Tree) -> None:
 def test_without_counts_the_page_says_so(tree: Tree) -> None:
     from results_tree import REPO
 
-    from clsp.report.page import render_page
+    from clsp.report.page import Parts, render_page
     from clsp.runtime.manifest import read_manifest
 
     for path in (tree.results / "evaluations/duplicates").iterdir():
         path.unlink()
-    frame = read_manifest(tree.reports / "frame.manifest.json")
-    files = REPO / "reports/spec/deviations.yaml", REPO / "clsp/report/report.html.jinja"
-    page = render_page(tiny_params(), tree.results, frame, [], [], *files)
+    frame, claims = (
+        read_manifest(tree.reports / f"{n}.manifest.json") for n in ("frame", "claims")
+    )
+    spec, template = REPO / "reports/spec", REPO / "clsp/report/report.html.jinja"
+    read = {n: spec / n for n in ("official_curves.json", "explanations.yaml")}
+    parts = Parts(frame, claims, [], [], read, spec / "deviations.yaml", template)
+    page = render_page(tiny_params(), tree.results, parts)
     assert "Not there: duplicates have not been counted with these settings." in page
 
 
@@ -222,12 +226,13 @@ def test_a_bank_is_compared_with_encoded_anchors(mixed_files: Params, tmp_path: 
     made = _prepare(tmp_path, mixed_files, "files")
     images = np.random.default_rng(1).integers(0, 255, (6, 2, 8, 8, 3), dtype=np.uint8)
     index = np.zeros((6, 2), [("anchor", "<i8"), ("candidate", "<i4")])
-    index["anchor"], index["candidate"] = np.arange(6)[:, None], np.arange(2)
     bank = Artefact(tmp_path / "manifest.json", {})
     np.save(tmp_path / "index.npy", index.reshape(-1))
     np.save(tmp_path / "images.npy", images)
-    assert a10_bank._problems(bank, made, {"candidates": 2}) == []
+    drawn, table, anchors = a10_bank._open(bank, made)
+    assert list(a10_bank._images(drawn, anchors, table)) == []
     images[3, 1] = open_prepared(made).images[3]
     np.save(tmp_path / "images.npy", images)
-    found = a10_bank._problems(bank, made, {"candidates": 2})
+    drawn, table, anchors = a10_bank._open(bank, made)
+    found = list(a10_bank._images(drawn, anchors, table))
     assert found == ["anchor 3 candidate 1 is its anchor"]

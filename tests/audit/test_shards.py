@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 from faults import Tree, edit_statement
+from injecting import edit_ledger
 from results_tree import tiny_params
 
 from clsp.audit.run import run_checks
 from clsp.audit.suite import Suite
 from clsp.runtime.canonical import canonical_json
+from clsp.runtime.ledger import ledger_of
 
 
 def _leave_behind(tree: Tree) -> Path:
-    """A shard of an earlier split into three, made by other code from other settings."""
+    """A shard of an earlier split into three, made by other code, settings and attempt."""
     folder = tree.results / "banks/digits.mix/shards"
     statement = json.loads((folder / "1-of-2.manifest.json").read_text())
     (folder / "1-of-3.npy").write_bytes((folder / "1-of-2.npy").read_bytes())
@@ -20,11 +22,22 @@ def _leave_behind(tree: Tree) -> Path:
     manifest = folder / "1-of-3.manifest.json"
     manifest.write_text(canonical_json(statement))
 
+    uid = statement["predicate"]["run_uid"]
+
+    def remember(lines: list[dict]) -> None:
+        earlier = [
+            {**line, "attempt": "an-earlier-one"} for line in lines if line.get("attempt") == uid
+        ]
+        earlier[0]["manifest"] = "results/banks/digits.mix/shards/1-of-3.manifest.json"
+        lines[:0] = earlier
+
     def age(predicate: dict) -> None:
+        predicate["run_uid"] = "an-earlier-one"
         predicate["internalParameters"]["code"] = "0" * 16
         predicate["externalParameters"]["spec"]["seed"] = 9
         predicate["resolvedDependencies"] = []
 
+    edit_ledger(ledger_of(manifest), remember)
     edit_statement(manifest, age)
     return manifest
 

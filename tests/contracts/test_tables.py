@@ -1,12 +1,15 @@
 """Every registered table renders: with all runs, with some missing, and with none."""
 
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import pytest
 from results_tree import (
     ABLATED,
     ABLATIONS,
+    ALONG,
     JUDGED,
     MEASURED,
     PARAMS,
@@ -15,7 +18,7 @@ from results_tree import (
     tiny_params,
 )
 
-from clsp.config.schema import TABLES
+from clsp.config.schema import TABLES, Params
 from clsp.report.cells import DEMONSTRATION, read_cells
 from clsp.report.collect import build_frame, frame_csv
 from clsp.report.published import PublishedNumbers
@@ -25,21 +28,56 @@ from clsp.runtime import registry
 PUBLISHED = REPO / "reports/spec/published.yaml"
 NAMES = registry.names(TABLES)
 ORDINARY = [n for n in NAMES if n not in (*ABLATIONS, "quality")]  # one row per label
+WIDE = "wide"  # the encoder that is a ResNet-50
+ROWS = {"controls": 3, "references": 4, "resnet50": 2}  # of the tables that WIDER has rows for
 TRANSFER = PARAMS["evaluation"]["transfer"]
 TUNED = {**TRANSFER, "fine_tune": JUDGED["evaluation"]["transfer"]["fine_tune"]}
 ASKED = {
     **ABLATED,
     "quality": MEASURED["quality"],
     "evaluation": {**PARAMS["evaluation"], "transfer": TUNED},
-}  # for every table
+}  # for every table but those of ROWS
+WIDER = {
+    "encoders": {
+        **PARAMS["encoders"],
+        WIDE: {"architecture": "resnet50", "stem": "small", "width": 8},
+    },
+    "positives": {
+        **PARAMS["positives"],
+        "augmentation": {"label": "{method}-aug"},
+        "same_class": {"label": "{method}-oracle"},
+    },
+    "runs": {
+        **PARAMS["runs"],
+        "further": {**ALONG, "positives": ["augmentation", "same_class"]},
+        "large": {**ALONG, "encoder": [WIDE], "positives": ["none", "synthetic"]},
+    },
+    "comparison": {"recipes": "single", "labels": "marked"},
+}
 
 
 @pytest.fixture(scope="module")
 def frame_text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of a tree with ablations, whose runs the ordinary tables leave out."""
-    builder = TreeBuilder(tmp_path_factory.mktemp("tree"), tiny_params(**ASKED))
+    return _frame_of(tmp_path_factory.mktemp("tree"), tiny_params(**ASKED))
+
+
+@pytest.fixture(scope="module")
+def wider_text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of a tree with a third augmented view, a reference with labels, and a ResNet-50."""
+    return _frame_of(tmp_path_factory.mktemp("wider"), tiny_params(**WIDER))
+
+
+@pytest.fixture
+def asked(name: str, frame_text: str, wider_text: str) -> tuple[dict[str, Any], str]:
+    """Parameters and frame of a tree that has rows for the table."""
+    return (WIDER, wider_text) if name in ROWS else (ASKED, frame_text)
+
+
+def _frame_of(folder: Path, params: Params) -> str:
+    builder = TreeBuilder(folder, params)
     builder.science()
-    return frame_csv(build_frame(builder.params, builder.results))
+    return frame_csv(build_frame(params, builder.results))
 
 
 def without(text: str, runs: list[str]) -> str:
@@ -53,8 +91,10 @@ def without(text: str, runs: list[str]) -> str:
     return frame.to_csv(index=False)
 
 
-def _runs(text: str) -> list[str]:
-    return list(dict.fromkeys(line.split(",")[0] for line in text.split("\n")[1:-1]))
+def _runs(text: str, encoder: str = "") -> list[str]:
+    """Slugs of all runs, or of those of one encoder."""
+    slugs = dict.fromkeys(line.split(",")[0] for line in text.split("\n")[1:-1])
+    return [slug for slug in slugs if f".{encoder}" in slug]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,14 +106,15 @@ def test_interface(name: str) -> None:
 
 @pytest.mark.parametrize("name", ORDINARY)
 @pytest.mark.parametrize("gone", [0, 1, 3, 6])
-def test_renders_with_runs_missing(name: str, gone: int, frame_text: str) -> None:
-    params = tiny_params(**ASKED)
-    runs = _runs(frame_text)[:gone]  # the first three are all seeds of SimCLR
-    table, texts = render(params, name, without(frame_text, runs), PUBLISHED)
+def test_renders_with_runs_missing(name: str, gone: int, asked: tuple[dict, str]) -> None:
+    changes, text = asked
+    encoder = WIDE if name == "resnet50" else "tiny"
+    runs = _runs(text, encoder)[:gone]  # the first three are all seeds of SimCLR
+    table, texts = render(tiny_params(**changes), name, without(text, runs), PUBLISHED)
     rows = table.rows
-    assert len(rows) == 2
+    assert len(rows) == ROWS.get(name, 2)
     assert len({tuple(cells) for cells in rows.values()}) == 1  # the same columns in every row
-    numbers = [c for c in rows["digits", "tiny", "SimCLR"].values() if c.unit == "percent"]
+    numbers = [c for c in rows["digits", encoder, "SimCLR"].values() if c.unit == "percent"]
     present = 3 - min(gone, 3)
     assert all((c.n, c.expected) == (present, 3) for c in numbers)
     assert all((c.mean is None) == (present == 0) for c in numbers)
@@ -83,10 +124,9 @@ def test_renders_with_runs_missing(name: str, gone: int, frame_text: str) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_renders_without_any_run(name: str, frame_text: str) -> None:
-    table, texts = render(
-        tiny_params(**ASKED), name, without(frame_text, _runs(frame_text)), PUBLISHED
-    )
+def test_renders_without_any_run(name: str, asked: tuple[dict, str]) -> None:
+    changes, text = asked
+    table, texts = render(tiny_params(**changes), name, without(text, _runs(text)), PUBLISHED)
     assert table.cells and all(cell.mean is None for cell in table.cells)
     assert "nan" not in texts["csv"].lower()
     assert read_cells(texts["csv"], name) == table.cells
@@ -100,23 +140,26 @@ def test_renders_without_rows(name: str, frame_text: str) -> None:
     table, texts = render(tiny_params(), name, frame.to_csv(index=False), PUBLISHED)
     assert (table.cells, read_cells(texts["csv"], name)) == ([], [])
     assert table.title in texts["md"] and "\\midrule" in texts["tex"]
+    assert all("Nothing to show: " in texts[ending] for ending in ("md", "tex"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ending", ["csv", "md", "tex"])
-def test_demonstration_mark(name: str, ending: str, frame_text: str) -> None:
+def test_demonstration_mark(name: str, ending: str, asked: tuple[dict, str]) -> None:
+    changes, text = asked
     for demonstration in (True, False):
-        params = tiny_params(**ASKED, demonstration=demonstration)
-        _, texts = render(params, name, frame_text, PUBLISHED)
+        params = tiny_params(**changes, demonstration=demonstration)
+        _, texts = render(params, name, text, PUBLISHED)
         shown = texts[ending].replace("\\", "")
         assert (DEMONSTRATION in shown) == demonstration
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_deterministic(name: str, frame_text: str) -> None:
-    params = tiny_params(**ASKED)
-    first = render(params, name, frame_text, PUBLISHED)[1]
-    assert first == render(params, name, frame_text, PUBLISHED)[1]
+def test_deterministic(name: str, asked: tuple[dict, str]) -> None:
+    changes, text = asked
+    params = tiny_params(**changes)
+    first = render(params, name, text, PUBLISHED)[1]
+    assert first == render(params, name, text, PUBLISHED)[1]
 
 
 def test_cells_by_hand(frame_text: str) -> None:

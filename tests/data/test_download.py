@@ -23,7 +23,7 @@ from servers import (
 from clsp.data import checked, download
 from clsp.data.download import obtain
 from clsp.data.patience import Patience
-from clsp.runtime.errors import DataError
+from clsp.runtime.errors import ConfigError, DataError
 
 
 def test_a_download_and_then_the_folder(site, folder):
@@ -97,12 +97,24 @@ def test_every_address_and_its_reason_are_told(site, folder):
     assert told.endswith("Ask its owner.")
 
 
-@pytest.mark.parametrize("name", ["sha256", "md5"])
-def test_each_digest_is_checked_and_wrong_bytes_are_not_kept(site, folder, name):
-    wrong = here(site, **{name: "0" * (64 if name == "sha256" else 32)})
+@pytest.mark.parametrize(
+    "wrong", [{"sha256": "0" * 64}, {"md5": "0" * 32, "sha256": None}], ids=["sha256", "md5 alone"]
+)
+def test_each_digest_is_checked_and_wrong_bytes_are_not_kept(site, folder, wrong):
+    """A right md5 does not help a wrong sha256."""
+    name = next(iter(wrong))
     with pytest.raises(DataError, match=f"{name} is .* expected 000"):
-        obtain(wrong, folder, quick())
+        obtain(here(site, **wrong), folder, quick())
     assert lies_in(folder) == [] and len(site.asked) == 1
+
+
+def test_a_wrong_md5_beside_the_right_sha256_is_a_mistake_of_the_catalogue(site, folder):
+    with pytest.raises(ConfigError, match=r"catalog.yaml: good.tar.gz.md5: expected .*found 000"):
+        obtain(here(site, md5="0" * 32), folder, quick())
+    assert ConfigError.exit_code == 2
+    assert not (folder / "good.tar.gz").exists()
+    obtain(here(site), folder, quick())  # mended, it takes what has come, without another request
+    assert len(site.asked) == 1
 
 
 def test_a_wrong_length_is_seen_before_anything_is_sent(site, folder):

@@ -10,6 +10,7 @@ from results_tree import ABLATED, ABLATIONS, ALONG, REPO, TreeBuilder, tiny_para
 from clsp.config.schema import Params
 from clsp.report import style
 from clsp.report.collect import build_frame, frame_csv
+from clsp.report.escape import anchor
 from clsp.report.figure import Drawing
 from clsp.report.records import Records
 from clsp.report.table import build_table, read_frame, render
@@ -136,5 +137,6 @@ def test_page_links_every_row_to_its_runs(built: TreeBuilder) -> None:
     page = (built.reports / "report.html").read_text()
     section = page.split('<section aria-labelledby="table-ablation_alignment">')[1]
     row = section.split("CLSP-SimCLR, λ = 1</a>")[0].rsplit("<a href=", 1)[1]
-    assert row.startswith('"#runs-digits-tiny-CLSP-SimCLR"')  # the ordinary run's own group
+    own = anchor("runs", "digits", "tiny", "CLSP-SimCLR")  # the ordinary run's group
+    assert row.startswith(f'"#{own}"') and f'id="{own}"' in page
     assert "<b>2</b><span>methods compared</span>" in page

@@ -20,6 +20,7 @@ from clsp.report.collect import (
     frame_csv,
 )
 from clsp.report.custody import build_groups
+from clsp.report.escape import anchor
 from clsp.report.figure import Drawing
 from clsp.report.published import PublishedNumbers
 from clsp.report.records import Records
@@ -115,7 +116,7 @@ def test_fine_tuning_has_a_table_of_its_own(built: TreeBuilder, frame: pd.DataFr
     assert [row[2] for row in table.rows] == METHODS
     assert {cell.protocol for cell in table.cells} == {"fine_tune"}
     notes = " ".join(notes_of(table))
-    assert "floors" not in notes and "the same share of every class" in notes
+    assert "floors to compare" not in notes and "the same share of every class" in notes
     assert "trained for 1 epochs. Learning rate (1 values) and weight decay (1)" in notes
 
 
@@ -218,8 +219,8 @@ def test_page_lists_floors_and_does_not_call_them_runs(built: TreeBuilder) -> No
     assert "<b>2</b><span>methods compared</span>" in page
     assert "<b>4</b><span>pretraining runs</span>" in page
     for label in FLOORS:
-        anchor = f"runs-digits-tiny-{label.replace(' ', '-')}"
-        assert f'href="#{anchor}"' in page and f'id="{anchor}"' in page
+        home = anchor("runs", "digits", "tiny", label)
+        assert f'href="#{home}"' in page and f'id="{home}"' in page
     groups = {group.title: group for group in build_groups(built.params, Records(built.results))}
     random = groups["Random encoder on digits, tiny"]
     assert (random.kind, len(random.runs)) == ("floor", 2)

@@ -64,6 +64,7 @@ def test_difference_is_ours_minus_theirs() -> None:
             "variant": "",
             "metric": "top1",
             "value": [90.0, 92.0],
+            "total": "10000",
             "status": "done",
         }
     )
@@ -71,6 +72,7 @@ def test_difference_is_ours_minus_theirs() -> None:
     cell = aggregate(seeds, "linear", published=published)
     assert (cell.mean, cell.difference) == (91.0, -0.45)
     assert cell.published_text == "91.45 (−0.45)"
+    assert cell.image_error == pytest.approx(100 * (0.91 * 0.09 / 10000) ** 0.5)  # not of 20000
     seeds["status"] = "missing"
     cell = aggregate(seeds, "linear", published=published)
     assert (cell.text, cell.published_text) == ("— (0 of 2)", "91.45 (—)")

@@ -10,6 +10,7 @@ from tree_quality import FIGURES, LOOKED
 
 from clsp.report import quality_figure, style
 from clsp.report.collect import build_frame, build_metrics, frame_csv
+from clsp.report.escape import anchor
 from clsp.report.figure import Drawing
 from clsp.report.figures import interpolation_grid
 from clsp.report.quality import sharing_notes
@@ -162,7 +163,8 @@ def test_metrics_for_dvc_and_the_page(built: TreeBuilder) -> None:
     assert metrics["banks"]["digits.mix"][LOOKED]["k=1"] == pytest.approx(truth)
     assert "digits.mix" not in metrics["runs"]
     page = (built.reports / "report.html").read_text()
-    assert 'href="#bank-digits-mix-w0-5"' in page and 'id="bank-digits-mix-w0-5"' in page
+    bank = anchor("bank", "digits.mix.w0.5")
+    assert f'href="#{bank}"' in page and f'id="{bank}"' in page
     assert "read for analysis only" in page
     assert "<dt>measured by</dt>" in page
     rows = list(csv.DictReader(io.StringIO((built.reports / "tables/quality.csv").read_text())))

@@ -1,10 +1,12 @@
 import multiprocessing
 import sqlite3
+from pathlib import Path
 
 import pytest
 from tracked import tracked_history, tracked_job, tracked_process
 
 from clsp.runtime import tracking
+from clsp.runtime.canonical import sha256_text
 from clsp.runtime.history import StepLog
 
 
@@ -29,6 +31,22 @@ def test_a_job_is_one_run_with_parameters_epochs_and_metrics(store):
     points = client.get_metric_history(run_id, "history/loss")
     assert [(p.step, p.value) for p in points] == [(1, 9.0), (3, 7.0), (5, 5.0)]
     assert len(client.search_runs([experiment])) == 2
+
+
+def test_a_long_parameter_is_kept_whole_beside_its_hash(store):
+    """MLflow would cut it in silence; the run shows its hash, and the text as an artifact."""
+    text = "é" * 6500
+    run_id = tracked_job(
+        "a", tracked_history(store / "h.jsonl", 6), {}, note=text, short="x" * 6000
+    )
+    client, *_ = tracking.ensure_store()
+    run = client.get_run(run_id)
+    assert run.data.params["short"] == "x" * 6000
+    shown = run.data.params["note"]
+    assert shown.startswith(f"sha256 {sha256_text(text)} of 6500 characters")
+    (path,) = [artifact.path for artifact in client.list_artifacts(run_id, "parameters")]
+    kept = client.download_artifacts(run_id, path)
+    assert Path(kept).read_text(encoding="utf-8") == text and path in shown
 
 
 def test_a_resumed_job_continues_its_run_without_repeating_points(store):

@@ -10,8 +10,12 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import faults_claims  # noqa: F401  (registers more)
 import faults_data  # noqa: F401  (registers more)
 import faults_denoisers  # noqa: F401  (registers more)
+import faults_records  # noqa: F401  (registers more)
+import faults_red  # noqa: F401  (registers more)
+import faults_red_training  # noqa: F401  (registers more)
 import numpy as np
 import tree_imports  # noqa: F401  (registers more)
 import tree_quality  # noqa: F401  (registers more)
@@ -34,7 +38,7 @@ from clsp.runtime.canonical import canonical_json
 __all__ = ["FAULTS", "RUN", "Fault", "Tree", "edit_arrays", "edit_statement", "flip_bit"]
 
 
-@fault("A02")
+@fault("A02", "A16")
 def bit_flipped_in_encoder(tree: Tree) -> None:
     flip_bit(tree.run("runs", "encoder.safetensors"))
 
@@ -44,17 +48,17 @@ def bit_flipped_in_bank(tree: Tree) -> None:
     flip_bit(tree.results / "banks/digits.mix/images.npy")
 
 
-@fault("A02")
+@fault("A02", "A10")
 def bit_flipped_in_shard(tree: Tree) -> None:
     flip_bit(tree.results / "banks/digits.mix/shards/2-of-2.npy")
 
 
-@fault("A02")
+@fault("A02", "A16")
 def file_deleted(tree: Tree) -> None:
     tree.run("runs", "checkpoints/middle.safetensors").unlink()
 
 
-@fault("A02", "A08", "A19", "A26")
+@fault("A02", "A08", "A19", "A26", "A29", "A50")
 def bit_flipped_in_logits(tree: Tree) -> None:
     path = tree.run("probes", "linear.npz")
     content = bytearray(path.read_bytes())
@@ -62,13 +66,13 @@ def bit_flipped_in_logits(tree: Tree) -> None:
     keep_time(path, bytes(content))
 
 
-@fault("A02", "A08", "A19", "A26")
+@fault("A02", "A08", "A19", "A26", "A29", "A50")
 def logits_truncated(tree: Tree) -> None:
     path = tree.run("probes", "linear.npz")
     keep_time(path, path.read_bytes()[:-40])
 
 
-@fault("A02", "A08", "A19", "A26")
+@fault("A02", "A08", "A19", "A26", "A29")
 def logits_are_no_archive(tree: Tree) -> None:
     np.save(tree.run("transfer", "array.npy"), np.zeros(3))
     tree.run("transfer", "array.npy").replace(tree.run("transfer", "predictions.npz"))
@@ -79,7 +83,7 @@ def data_check_edited(tree: Tree) -> None:
     (tree.results / "provenance/data-check/checked.json").write_text("[]")
 
 
-@fault("A01", "A22", "A24")
+@fault("A01", "A10", "A22", "A24")
 def shard_missing(tree: Tree) -> None:
     for ending in ("npy", "manifest.json"):
         (tree.results / f"banks/digits.mix/shards/2-of-2.{ending}").unlink()
@@ -101,7 +105,7 @@ def counts_edited(tree: Tree) -> None:
     keep_time(path, canonical_json(document).encode())
 
 
-@fault("A19", "A22", "A24", "A26")
+@fault("A19", "A22", "A24", "A26", "A50")
 def results_edited_everywhere(tree: Tree) -> None:
     """Metric file, manifest, MLflow and table all tell the same lie, and all hashes agree."""
     path = tree.run("probes", "linear.json")
@@ -229,7 +233,7 @@ def page_edited(tree: Tree) -> None:
     keep_time(path, path.read_bytes().replace(b"SimCLR", b"SimCLS", 1))
 
 
-@fault("A02", "A08", "A19", "A26")
+@fault("A02", "A08", "A19", "A26", "A50")
 def labels_swapped_in_predictions(tree: Tree) -> None:
     def swap(arrays: dict[str, np.ndarray]) -> None:
         labels = arrays["labels"]
@@ -248,28 +252,28 @@ def labels_swapped_in_dataset(tree: Tree) -> None:
     keep_time(path, stream.getvalue())
 
 
-@fault("A01", "A22", "A26")
+@fault("A01", "A22", "A26", "A50")
 def manifest_missing(tree: Tree) -> None:
     tree.run("probes", "manifest.json").unlink()
 
 
-@fault("A01", "A22", "A26")
+@fault("A01", "A22", "A26", "A50")
 def run_missing(tree: Tree) -> None:
     for kind in ("runs", "features", "probes", "transfer"):
         shutil.rmtree(tree.run(kind))
 
 
-@fault("A01", "A22", "A26")
+@fault("A01", "A22", "A26", "A50")
 def manifest_not_json(tree: Tree) -> None:
     tree.run("transfer", "manifest.json").write_text('{"a": 1, "a": 2}')
 
 
-@fault("A01", "A19", "A22")
+@fault("A01", "A19", "A20", "A22")
 def metrics_empty(tree: Tree) -> None:
     edit_statement(tree.run("probes", "manifest.json"), lambda p: p.update(metrics={}))
 
 
-@fault("A01", "A22")
+@fault("A01", "A22", "A30")
 def manifest_doubled(tree: Tree) -> None:
     shutil.copytree(tree.run("transfer"), tree.results / "copies" / RUN)
 
@@ -285,7 +289,7 @@ def link_added(tree: Tree) -> None:
     path.symlink_to("final.safetensors")
 
 
-@fault("A05", "A20", "A22")
+@fault("A05", "A20", "A22", "A50")
 def spec_stale(tree: Tree) -> None:
     def change(predicate: dict[str, Any]) -> None:
         predicate["externalParameters"]["spec"]["recipe"]["epochs"] = 1
@@ -301,7 +305,7 @@ def code_stale(tree: Tree) -> None:
     edit_statement(tree.run("runs", "manifest.json"), change)
 
 
-@fault("A10", "A24")
+@fault("A10", "A22", "A24")
 def candidate_missing_in_index(tree: Tree) -> None:
     path = tree.results / "banks/digits.mix/index.npy"
     index = np.load(path)
@@ -405,13 +409,13 @@ def pair_turned_round(tree: Tree) -> None:
     edit_pairs(tree, change)
 
 
-@fault("A40", within="paired")
+@fault("A22", "A40", within="paired")
 def pairs_of_another_split(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["facts"]["dataset"].update(split="test"))
 
 
-@fault("A40", within="paired")
+@fault("A22", "A40", within="paired")
 def pairs_of_another_judge(tree: Tree) -> None:
     manifest = tree.results / "pairs/digits.near/manifest.json"
     edit_statement(manifest, lambda p: p["facts"].update(run=RUN))
@@ -440,7 +444,7 @@ def features_of_pairs_edited(tree: Tree) -> None:
     keep_time(path, stream.getvalue())
 
 
-@fault("A13", "A22")
+@fault("A13", "A16", "A22")
 def same_initial_weights(tree: Tree) -> None:
     other = RUN.replace("s1", "s0")
     twin = json.loads((tree.results / "runs" / other / "manifest.json").read_text())
@@ -616,7 +620,7 @@ def encoder_of_another_run(tree: Tree) -> None:
     edit_statement(tree.run("probes", "manifest.json"), change)
 
 
-@fault("A22", "A24")
+@fault("A16", "A22", "A24", "A29")
 def encoder_trained_again(tree: Tree) -> None:
     path = tree.run("runs", "encoder.safetensors")
     path.write_bytes(b"other weights")

@@ -22,13 +22,13 @@ def _edit_list(tree: Tree, dataset: str, change: Callable[[list[list[str]]], Non
     edit_statement(path.with_name("manifest.json"), lambda _: None)
 
 
-@fault("A08", "A24")
+@fault("A08", "A22", "A24")
 def image_renamed_in_list(tree: Tree) -> None:
     """Another index list than the card's hash stands for."""
     _edit_list(tree, "digits", lambda lines: lines[3].__setitem__(1, "train/other.png"))
 
 
-@fault("A08", "A09", "A24")
+@fault("A08", "A09", "A22", "A24")
 def images_swapped_between_splits(tree: Tree) -> None:
     """The last training image and the first test image change places in the list."""
 
@@ -38,28 +38,51 @@ def images_swapped_between_splits(tree: Tree) -> None:
     _edit_list(tree, "target-mini", swap)
 
 
-@fault("A08", "A24")
+@fault("A08", "A22", "A24")
 def label_changed_in_list(tree: Tree) -> None:
     _edit_list(tree, "digits", lambda lines: lines[15].__setitem__(2, "0"))
 
 
-@fault("A08", "A24")
+@fault("A08", "A22", "A24")
 def source_of_image_changed_in_list(tree: Tree) -> None:
     """A digest at the image's own resolution, which no stored array gives."""
     _edit_list(tree, "digits", lambda lines: lines[3].__setitem__(3, "0" * 32))
 
 
-@fault("A08", "A09", "A24")
+@fault("A08", "A09", "A22", "A24")
 def list_cut(tree: Tree) -> None:
     _edit_list(tree, "target-mini", lambda lines: lines.__delitem__(-1))
 
 
-@fault("A09", "A24")
+@fault("A10", "A22", "A24", notes=("A09",))
+def candidates_made_of_test_images(tree: Tree) -> None:
+    """As of a denoiser that was trained on the test split: near copies, none of them exact."""
+    path = tree.results / "banks/digits.mix/images.npy"
+    bank, real = np.load(path), np.load(tree.results / "data/digits/images.npy")
+    test = real[
+        json.loads((tree.results / "data/digits/card.json").read_text())["splits"]["test"][0] :
+    ]
+    for number in range(bank.shape[0] * bank.shape[1]):
+        copied = np.clip(test[number % len(test)].astype(int) + 1 + number // len(test), 0, 255)
+        bank[number // bank.shape[1], number % bank.shape[1]] = copied
+    np.save(path, bank)
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
+
+
+@fault("A08", "A22", "A24")
+def digest_of_images_on_card_edited(tree: Tree) -> None:
+    path = tree.results / "data/target-mini/card.json"
+    card = json.loads(path.read_text())
+    path.write_text(canonical_json({**card, "images_sha256": "0" * 64}))
+    edit_statement(path.with_name("manifest.json"), lambda _: None)
+
+
+@fault("A09", "A22", "A24")
 def digest_changed_in_list(tree: Tree) -> None:
     _edit_list(tree, "target-mini", lambda lines: lines[15].__setitem__(4, "0" * 32))
 
 
-@fault("A09", "A24")
+@fault("A08", "A09", "A22", "A24")
 def test_image_replaced(tree: Tree) -> None:
     """By a training image, while the list keeps the digest of what was there."""
     path = tree.results / "data/target-mini/images.npy"
@@ -103,7 +126,7 @@ def duplicates_not_counted(tree: Tree) -> None:
         path.unlink()
 
 
-@fault("A02", "A26", within="judged")
+@fault("A02", "A22", "A26", within="judged")
 def point_of_curve_edited(tree: Tree) -> None:
     path = tree.reports / "figures/few_shot.csv"
     lines = path.read_text().split("\n")
@@ -112,7 +135,7 @@ def point_of_curve_edited(tree: Tree) -> None:
     path.write_text("\n".join(lines))
 
 
-@fault("A02", "A26", within="judged")
+@fault("A02", "A22", "A26", within="judged")
 def point_of_curve_left_out(tree: Tree) -> None:
     path = tree.reports / "figures/few_shot.csv"
     first, _, *rest = path.read_text().split("\n")
@@ -233,7 +256,7 @@ def bit_flipped_in_features(tree: Tree) -> None:
     flip_bit(tree.run("features", "features.safetensors", FLOOR))
 
 
-@fault("A09", "A24", within="judged")
+@fault("A09", "A22", "A24", within="judged")
 def image_file_replaced(tree: Tree) -> None:
     """One of the encoded images, while the list keeps the digest of what was there."""
     path = tree.results / "data/multi-mini/images.arrow"
@@ -254,12 +277,12 @@ def _edit_archive(tree: Tree, **changes: Any) -> None:
     )
 
 
-@fault("A42", within="judged")
+@fault("A22", "A42", within="judged")
 def other_archive_fetched(tree: Tree) -> None:
     _edit_archive(tree, sha256="0" * 64)
 
 
-@fault("A42", within="judged")
+@fault("A22", "A42", within="judged")
 def archive_not_recorded(tree: Tree) -> None:
     edit_statement(
         tree.results / "fetched/multi-mini/manifest.json",
@@ -267,7 +290,7 @@ def archive_not_recorded(tree: Tree) -> None:
     )
 
 
-@fault("A42", within="judged")
+@fault("A22", "A42", within="judged")
 def miniature_instead_of_download(tree: Tree) -> None:
     edit_statement(
         tree.results / "fetched/multi-mini/manifest.json",

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from clsp.runtime.canonical import canonical_json
+from clsp.runtime.canonical import canonical_json, sha256_file, sha256_text
+from clsp.runtime.ledger import GENESIS, ledger_of
 from clsp.runtime.manifest import describe_file
 
 RUN = "digits.tiny.simclr.synthetic.s1"
@@ -38,18 +39,25 @@ class Fault:
     checks: frozenset[str]
     code: int = 1
     within: str = ""  # which tree: "paired" with mined pairs, "judged" by every protocol
+    notes: frozenset[str] = frozenset()  # checks whose badges must tell of it
+    options: tuple[str, ...] = ()  # flags of the audit that it needs
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(
-    *checks: str, code: int = 1, within: str = ""
+    *checks: str,
+    code: int = 1,
+    within: str = "",
+    notes: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Tree], None]], Callable]:
     """Register a fault under its function's name."""
 
     def register(inject: Callable[[Tree], None]) -> Callable[[Tree], None]:
-        FAULTS[inject.__name__] = Fault(inject, frozenset(checks), code, within)
+        known = Fault(inject, frozenset(checks), code, within, frozenset(notes), options)
+        FAULTS[inject.__name__] = known
         return inject
 
     return register
@@ -71,6 +79,37 @@ def edit_statement(manifest: Path, change: Callable[[dict[str, Any]], None]) -> 
         for subject in statement["subject"]
     ]
     manifest.write_text(canonical_json(statement) + "\n")
+    forge_ledger(manifest)
+
+
+def edit_ledger(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Forge the ledger: change its lines, then chain them anew."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    change(lines)
+    head, text = GENESIS, ""
+    for line in lines:
+        written = canonical_json({**line, "prev_sha256": head})
+        head, text = sha256_text(written), f"{text}{written}\n"
+    keep_time(path, text.encode())
+
+
+def forge_ledger(manifest: Path) -> None:
+    """Make the ledger tell of a manifest what it says now, as a careful forger would."""
+    path = ledger_of(manifest)
+    predicate = json.loads(manifest.read_text())["predicate"]
+    settings = predicate["externalParameters"]
+    about = {
+        "spec_sha256": settings["spec_sha256"],
+        "code": predicate["internalParameters"]["code"],
+    }
+
+    def change(lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            if line.get("attempt") == predicate["run_uid"]:
+                ended = {"manifest_sha256": sha256_file(manifest)}
+                line.update(about if line["event"] == "start" else ended)
+
+    edit_ledger(path, change)
 
 
 def edit_arrays(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:

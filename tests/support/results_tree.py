@@ -25,12 +25,14 @@ from tree_params import (
     PAIRED,
     PARAMS,
     SIDE,
+    TAUGHT,
     THRESHOLD,
     TRAIN,
     tiny_params,
 )
 from tree_quality import MEASURED, Measuring
 from tree_results import Judged, Judging, stream
+from tree_weights import checkpoints, has_teacher, momentum, tensors_sha256
 
 from clsp.config.denoisers import DenoiserSpec
 from clsp.config.execution import switches
@@ -58,8 +60,17 @@ from clsp.report.collect import collect_results
 from clsp.report.figure import render_figure
 from clsp.report.page import render_report
 from clsp.report.table import render_table
-from clsp.runtime.canonical import canonical_json, sha256_array, sha256_text
+from clsp.report.verdicts import judge_claims
+from clsp.runtime.canonical import (
+    canonical_json,
+    sha256_array,
+    sha256_file,
+    sha256_json,
+    sha256_text,
+)
+from clsp.runtime.ledger import Attempt
 from clsp.runtime.manifest import Artefact, write_manifest
+from clsp.runtime.source import lock_digest
 from clsp.runtime.tracking import MIRRORED
 
 __all__ = [
@@ -74,24 +85,21 @@ __all__ = [
     "PAIRED",
     "PARAMS",
     "REPO",
+    "TAUGHT",
     "TreeBuilder",
     "tiny_params",
 ]
 
 REPO = Path(__file__).parents[2]
+CLAIMS = REPO / "reports/spec/claims.yaml"
+EXPECTATIONS = ("claims.yaml", "official_curves.json", "explanations.yaml")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def tensors_sha256(tensors: dict[str, np.ndarray]) -> str:
-    """As clsp.runtime.checkpoint has it, without torch."""
-    digest = hashlib.sha256()
-    for name, array in sorted(tensors.items()):
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode() + array.tobytes())
-    return digest.hexdigest()
 
 
 class TreeBuilder(Preparing, Importing, Measuring, Judging):
     """Writes the tree below a folder; every artefact through the suite's own manifest code."""
+
+    shards = 2  # of every bank
 
     def __init__(self, base: Path, params: Params) -> None:
         self.params, self.base = params, base
@@ -154,7 +162,8 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
                 "versions": {"numpy": np.__version__},
                 "threads": 1,
                 "device": "cpu",
-                "lock_sha256": "0" * 64,
+                "lock_sha256": lock_digest(),
+                **more.get("recorded", {}),
             },
             "runDetails": {
                 "started": "2024-01-01T00:00:00+00:00",
@@ -168,7 +177,11 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             "mlflow_run_id": mirrored,
         }
         outputs = {name: home / name for name in files}
-        return write_manifest(home / manifest, outputs, dependencies, predicate)
+        about = {"stage": job.stage, "spec_sha256": sha256_json(job.spec), "code": job.code}
+        attempt = Attempt(home / manifest, predicate["run_uid"], about)
+        made = write_manifest(home / manifest, outputs, dependencies, predicate)
+        attempt.end("completed", seconds=1.0, manifest_sha256=sha256_file(home / manifest))
+        return made
 
     def denoiser(self, name: str, dataset: Artefact) -> Artefact:
         """A denoiser of one tensor."""
@@ -202,19 +215,23 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         return self.write(job, folder, files, [dataset], counters=counters, facts=facts)
 
     def bank(self, name: str, denoiser: Artefact, dataset: Artefact) -> Artefact:
-        """A bank of random candidates, through two shards."""
+        """A bank of random candidates, through a few shards."""
         shape = (TRAIN, CANDIDATES, SIDE, SIDE, 3)
         images = stream("bank", name).integers(0, 255, shape, dtype=np.uint8)
-        half, made = TRAIN // 2, []
-        for number, part in enumerate((images[:half], images[half:]), start=1):
+        anchors = np.load(dataset.folder / "images.npy")[:TRAIN]
+        gaps = (images.astype(float) - anchors[:, None]) / 255
+        made, held = [], np.array_split(np.arange(TRAIN), self.shards)
+        sampled = "ema" if denoiser.stage == "train-denoiser" else "imported"
+        for number, rows in enumerate(held, start=1):
+            shard = f"{number}-of-{self.shards}"
             made.append(
                 self.write(
                     shard_job(self.params, name),
                     f"banks/{name}/shards",
-                    {f"{number}-of-2.npy": part},
+                    {f"{shard}.npy": images[rows]},
                     [denoiser, dataset],
-                    f"{number}-of-2.manifest.json",
-                    arguments={"shard": f"{number}-of-2"},
+                    f"{shard}.manifest.json",
+                    arguments={"shard": shard},
                 )
             )
         index = np.zeros(
@@ -229,6 +246,9 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         )
         index["anchor"] = np.arange(TRAIN)[:, None]
         index["candidate"] = np.arange(CANDIDATES)
+        for number, rows in enumerate(held, start=1):
+            index["shard"][rows] = number
+            index["row"][rows] = np.arange(len(rows))[:, None]
         index["sha64"] = [
             [int.from_bytes(hashlib.sha256(i.tobytes()).digest()[:8], "big") for i in row]
             for row in images
@@ -238,10 +258,16 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             f"banks/{name}",
             {"images.npy": images, "index.npy": index.reshape(-1)},
             [*made, dataset],
-            metrics={"bank/own_mse": 0.1},
+            metrics={"bank/own_mse": float((gaps**2).mean())},
             counters={"anchors": TRAIN},
             facts={
                 "label_conditioned": False,
+                "denoiser": {
+                    "tensors_sha256": denoiser.predicate["facts"]["tensors_sha256"][sampled],
+                    "weights": sampled,
+                },
+                "sampler": {"generator": "interpolate", **self.params.banks[name].options},
+                "devices": ["cpu"],
                 "dataset": {
                     "anchors": TRAIN,
                     "images_sha256": sha256_array(np.load(dataset.folder / "images.npy")),
@@ -290,11 +316,9 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             },
         )
 
-    def training(self, run: Run, inputs: list[Artefact]) -> Artefact:
-        """A pretraining run with a step log that adds up."""
-        per_epoch = TRAIN // run.spec.recipe.batch_size
-        steps = per_epoch * run.spec.recipe.epochs
-        weight, lines = run.spec.alignment_weight, []
+    def log(self, run: Run, steps: int, per_epoch: int) -> list[dict[str, Any]]:
+        """Records of a step log that adds up; of two epochs at most."""
+        weight, records = run.spec.alignment_weight, []
         for step in range(steps):
             parts = {"info_nce": 2.0 - 0.1 * step + 0.01 * run.spec.seed}
             if run.spec.positives != "none":
@@ -302,15 +326,20 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             loss = parts["info_nce"] + weight * parts.get("alignment", 0.0)
             epoch = step // per_epoch
             rate = (0.001, 0.1)[epoch]  # one epoch of warm-up, then the start of the cosine
+            if has_teacher(run):
+                parts["momentum"] = momentum(run, step, steps)
             record = {"step": step, "epoch": epoch, "lr": rate, **parts, "loss": loss}
-            lines.append(canonical_json({**record, "embedding_std": 0.1}))
-        files = {
-            "encoder.safetensors": f"encoder {run.slug}",
-            "checkpoints/start.safetensors": f"start {run.slug}",
-            "checkpoints/middle.safetensors": f"middle {run.slug}",
-            "checkpoints/final.safetensors": f"final {run.slug}",
-            "history.jsonl": "\n".join(lines) + "\n",
-        }
+            records.append({**record, "embedding_std": 0.1})
+        return records
+
+    def training(self, run: Run, inputs: list[Artefact]) -> Artefact:
+        """A pretraining run with a step log that adds up."""
+        per_epoch = TRAIN // run.spec.recipe.batch_size
+        steps = per_epoch * run.spec.recipe.epochs
+        records = self.log(run, steps, per_epoch)
+        lines = [canonical_json(record) for record in records]
+        weights, digests = checkpoints(run, per_epoch)
+        files = {**weights, "history.jsonl": "\n".join(lines) + "\n"}
         read = [artefact.predicate["facts"].get("label_conditioned") for artefact in inputs]
         given = {**spec_uses_labels(run.spec), "artefact": any(read)}
         facts = {
@@ -320,9 +349,9 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             "execution": switches(run.spec.execution).canonical(),
             "processes": 1,
             "batch_norm": run.spec.batch_norm,
-            "init_sha256": sha256_text(f"init {run.slug}"),
+            "init_sha256": digests["start"],
             "first_batch_sha256": sha256_text(f"batch {run.spec.seed}"),
-            "final_sha256": sha256_text(f"final {run.slug}"),
+            "final_sha256": digests["final"],
             "terms": ["info_nce"],
         }
         return self.write(
@@ -330,8 +359,13 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             f"runs/{run.slug}",
             files,
             inputs,
-            metrics={"pretrain/loss": loss},
-            counters={"optimizer_steps": steps},
+            recorded={"claims_sha256": sha256_file(CLAIMS)},
+            metrics={"pretrain/loss": sum(r["loss"] for r in records[-per_epoch:]) / per_epoch},
+            counters={
+                "optimizer_steps": steps,
+                "ema_updates": steps if has_teacher(run) else 0,
+                "samples": steps * run.spec.recipe.batch_size,
+            },
             facts=facts,
         )
 
@@ -401,9 +435,10 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
         arguments = {"spec": text, **given}
         run(Call(stage, function, arguments, self.reports / manifest, job.code, 1))
 
-    def report(self) -> None:
+    def report(self, expectations: Path = CLAIMS.parent) -> None:
         """The report, by the real stages; call it inside `base`."""
         reports, root = self.reports, self.results
+        told = [expectations / name for name in EXPECTATIONS]
         self._run(
             "collect-results",
             collect_results,
@@ -414,6 +449,19 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             metrics=reports / "metrics.json",
         )
         frame = [reports / "frame.manifest.json"]
+        endings = {"csv": "claims.csv", "md": "claims.md", "tex": "claims.tex"}
+        self._run(
+            "judge-claims",
+            judge_claims,
+            "claims.manifest.json",
+            None,
+            root=root,
+            frame=frame,
+            claims=told[0],
+            verdicts=reports / "verdicts.json",
+            statement=reports / "verdicts.intoto.json",
+            **{flag: reports / name for flag, name in endings.items()},
+        )
         tables, figures = [], []
         for name in self.params.tables:
             tables.append(reports / f"tables/{name}.manifest.json")
@@ -439,6 +487,7 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
                 figure=name,
                 root=root,
                 frame=frame,
+                expectations=told,
                 **files,
             )
         self._run(
@@ -448,8 +497,10 @@ class TreeBuilder(Preparing, Importing, Measuring, Judging):
             None,
             root=root,
             frame=frame,
+            claims=[reports / "claims.manifest.json"],
             tables=tables,
             figures=figures,
+            expectations=told[1:],
             deviations=REPO / "reports/spec/deviations.yaml",
             template=REPO / "clsp/report/report.html.jinja",
             page=reports / "report.html",

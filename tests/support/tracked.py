@@ -6,9 +6,11 @@ from clsp.runtime import tracking
 from clsp.runtime.history import StepLog
 
 
-def tracked_job(name: str, history: Path | None, metrics: dict[str, float]) -> str | None:
+def tracked_job(
+    name: str, history: Path | None, metrics: dict[str, float], **settings: str
+) -> str | None:
     """One finished job in the store; its MLflow run."""
-    spec = {"seed": 0, "recipe": {"epochs": 2}}
+    spec = {"seed": 0, "recipe": {"epochs": 2}, **settings}
     with tracking.mirror("pretrain-encoder", f"runs/{name}/manifest.json", spec, "c") as m:
         m.follow(history)
         m.finish(metrics, history)

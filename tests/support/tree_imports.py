@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from injecting import Tree, edit_statement, fault
+from injecting import Tree, edit_statement, fault, forge_ledger
 from safetensors.numpy import load, save
 from tree_params import PARAMS
 from tree_results import stream
@@ -94,7 +94,9 @@ class Importing:
         inputs = [*predicate.pop("resolvedDependencies"), read]
         predicate.pop("schema_version")
         outputs = {name: made.folder / name for name in made.subjects}
-        return write_manifest(made.manifest, outputs, inputs, predicate)
+        final = write_manifest(made.manifest, outputs, inputs, predicate)
+        forge_ledger(final.manifest)  # the attempt ended with this manifest
+        return final
 
     def imported_denoiser(self, name: str, dataset: Artefact) -> Artefact:
         """An imported denoiser of one tensor."""
@@ -134,7 +136,7 @@ def imported_encoder_edited(tree: Tree) -> None:
     _edit_tensor(tree.results / f"imported/{SLUG}/encoder.safetensors")
 
 
-@fault("A24", "A44", within="imported")
+@fault("A22", "A24", "A44", within="imported")
 def imported_denoiser_edited_with_its_manifest(tree: Tree) -> None:
     folder = tree.results / "denoisers/digits"
     _edit_tensor(folder / "unet/diffusion_pytorch_model.safetensors")

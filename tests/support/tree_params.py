@@ -19,7 +19,7 @@ PARAMS: dict[str, Any] = {
     "tracking": False,
     "shards": 2,
     "datasets": {
-        "digits": {"kind": "digits", "size": SIDE, "test_fraction": 0.25, "seed": 0},
+        "digits": {"kind": "digits", "size": SIDE, "test_fraction": 0.3, "seed": 0},
         "target-mini": {"kind": "digits", "size": SIDE, "test_fraction": 0.5, "seed": 1},
     },
     "denoisers": {
@@ -182,7 +182,13 @@ JUDGED: dict[str, Any] = {  # changes that ask for every protocol, for the floor
     # that is fetched, stored as files and shows several classes per image
     "datasets": {
         **PARAMS["datasets"],
-        COPIED: {"kind": "voc2007", "size": SIDE, "storage": "encoded", "source": "download"},
+        COPIED: {
+            "kind": "voc2007",
+            "size": SIDE,
+            "storage": "encoded",
+            "source": "download",
+            "limit": TRAIN,  # so that the publisher's numbers of images are not expected
+        },
     },
     "runs": {"main": {**PARAMS["runs"]["main"], "seed": [0, 1]}},
     "evaluation": {
@@ -238,6 +244,23 @@ LABELLED: dict[str, Any] = {  # a run with labels, by another recipe, judges the
         **PAIRED["runs"],
     },
     "comparison": {"recipes": "mixed", "labels": "marked"},
+}
+TAUGHT: dict[str, Any] = {  # changes: a method with a moving average and a queue
+    "methods": {
+        "moco": {
+            "label": "MoCo",
+            "recipe": "short",
+            "alignment_weight": 1.0,
+            "temperature": 0.2,
+            "hidden": 8,
+            "projection": 4,
+            "queue": 16,
+            "momentum_start": 0.9,
+            "momentum_end": 0.99,
+            "forward": "separate",
+        }
+    },
+    "runs": {"main": {**PARAMS["runs"]["main"], "method": ["moco"], "seed": [0, 1]}},
 }
 
 

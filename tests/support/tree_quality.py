@@ -309,7 +309,7 @@ def labels_read_in_silence(tree: Tree) -> None:
     )
 
 
-@fault("A02", "A45", within="measured")
+@fault("A02", "A22", "A45", within="measured")
 def point_of_quality_edited(tree: Tree) -> None:
     path = tree.reports / "figures/quality_interpolation.csv"
     lines = path.read_text().split("\n")
@@ -336,7 +336,7 @@ def bank_not_measured(tree: Tree) -> None:
         path.unlink()
 
 
-@fault("A02", "A45", within="measured")
+@fault("A02", "A29", "A45", within="measured")
 def bit_flipped_in_quality(tree: Tree) -> None:
     path = _quality(tree, "quality.npz")
     path.write_bytes(path.read_bytes()[:-40])

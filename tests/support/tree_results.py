@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 from tree_params import CLASSES, SIDE, TEST, TRAIN
 
+from clsp.audit.relearn import relearn_linear, revote
 from clsp.config.floors import Floor
 from clsp.config.foreign import Imported
 from clsp.config.grid import Run
 from clsp.config.plan import Job, features_job, few_shot_job, fine_tune_job, probe_job, transfer_job
 from clsp.runtime.canonical import canonical_json
+from clsp.runtime.keys import numpy_stream
 from clsp.runtime.manifest import Artefact
 
 Judged = Run | Imported | Floor
@@ -106,6 +108,15 @@ def npz(base: Path, arrays: Arrays) -> bytes:
     return content
 
 
+def shots_of(wanted: float | int, *key: int | str) -> np.ndarray:
+    """Rows of the training images of a draw; labels go round, so that classes are evenly large."""
+    shots, drawn = wanted if isinstance(wanted, int) else round(wanted * TRAIN / CLASSES), []
+    for label in range(CLASSES):
+        order = numpy_stream(*key, label).permutation(np.arange(label, TRAIN, CLASSES))
+        drawn += order[:shots].tolist()
+    return np.array(drawn)
+
+
 class Judging:
     """Writes what judges encoders; the part of TreeBuilder that knows predictions."""
 
@@ -126,11 +137,9 @@ class Judging:
     def features(
         self, judged: Judged, encoder: Artefact | None, datasets: list[Artefact]
     ) -> Artefact:
-        """Random features of every dataset."""
+        """Random features of every dataset, a little apart where classes differ."""
         tensors = {
-            f"{data.folder.name}/{split}": stream(judged.slug, data.folder.name, split)
-            .normal(size=(count, WIDTH))
-            .astype(np.float32)
+            f"{data.folder.name}/{split}": self._drawn(judged.slug, data, split, count)
             for data in datasets
             for split, count in (("train", TRAIN), ("test", TEST))
         }
@@ -145,6 +154,25 @@ class Judging:
         return self.write(
             features_job(judged), f"features/{judged.slug}", files, inputs, facts=facts
         )
+
+    @staticmethod
+    def _drawn(slug: str, data: Artefact, split: str, count: int) -> np.ndarray:
+        noise = stream(slug, data.folder.name, split).normal(size=(count, WIDTH))
+        labels = np.load(data.folder / "labels.npy")
+        shown = labels if labels.ndim == 2 else np.eye(CLASSES)[labels]
+        part = shown[:TRAIN] if split == "train" else shown[TRAIN:]
+        return (noise + part @ np.eye(CLASSES, WIDTH)).astype(np.float32)
+
+    def _learnt(self, judged: Judged, features: Artefact, dataset: Artefact) -> list[np.ndarray]:
+        """Logits of the linear probe, and votes of the nearest neighbours, from stored features."""
+        stored, task = load_file(features.folder / "features.safetensors"), dataset.folder.name
+        labels = np.load(dataset.folder / "labels.npy")
+        train, test = stored[f"{task}/train"], stored[f"{task}/test"]
+        fit = (train, labels[:TRAIN], test, labels[TRAIN:])
+        spec = judged.probe
+        logits = relearn_linear(spec.linear, *fit, classes=CLASSES, seed=spec.seed)[1]
+        guess = revote(spec.knn, *fit, CLASSES).guess
+        return [logits, np.eye(CLASSES, dtype=np.float32)[guess]]
 
     @staticmethod
     def epoch(judged: Judged) -> int | None:
@@ -181,9 +209,8 @@ class Judging:
         """Linear probe and kNN, with logits that give the recorded numbers."""
         task = dataset.folder.name
         plain = {"logits": "logits", "labels": "labels", "rows": "rows"}
-        linear = self._arrays(task, "", self._logits(task, "linear", run.slug))
+        linear, knn = (self._arrays(task, "", x) for x in self._learnt(run, features, dataset))
         linear["logits_best_rate"] = self._logits(task, "rate", run.slug)
-        knn = self._arrays(task, "", self._logits(task, "knn", run.slug))
         knn["logits_best_of_k"] = self._logits(task, "best", run.slug)
         of_linear, of_knn = {"file": "linear.npz", **plain}, {"file": "knn.npz", **plain}
         rated = {**of_linear, "logits": "logits_best_rate"}
@@ -281,10 +308,9 @@ class Judging:
                     ]
                 )
                 stored[names["predicted"]] = guess
-                wanted = spec.points[variant]
-                shots = wanted if isinstance(wanted, int) else round(wanted * TRAIN / CLASSES)
-                draw = np.arange(shots * CLASSES)  # labels go round, so that these are evenly many
-                stored[f"{task}.{variant}.drawn"] = np.stack([draw] * spec.draws)
+                key = (spec.seed, "few-shot", task, variant)
+                draws = [shots_of(spec.points[variant], *key, n) for n in range(spec.draws)]
+                stored[f"{task}.{variant}.drawn"] = np.stack(draws)
                 results.append(
                     record_of(
                         (task, "few_shot", variant),

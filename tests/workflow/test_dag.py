@@ -35,8 +35,9 @@ def test_the_demo_plans_every_stage(whole):
         "measure_bank": 3,
         "count_duplicates": 1,
         "collect_results": 1,
-        "render_table": 3,
-        "render_figure": 6,
+        "judge_claims": 1,
+        "render_table": 4,
+        "render_figure": 9,
         "render_report": 1,
         "audit_suite": 1,
     }
@@ -62,8 +63,9 @@ def test_the_paper_grid_is_planned_without_gpu_or_data(whole):
         "probe_few_shot": 144,
         "count_duplicates": 1,
         "collect_results": 1,
-        "render_table": 2,
-        "render_figure": 4,
+        "judge_claims": 1,
+        "render_table": 4,
+        "render_figure": 8,
         "render_report": 1,
         "audit_suite": 1,
     }

@@ -53,6 +53,7 @@ def test_pairs_are_mined_between_two_runs_and_audited(fresh):
     assert {row["label"] for row in rows if row["status"] == "done"} == {"SimCLR", "SePP-SimCLR"}
     assert "Pairs digits.near" in (fresh.folder / "reports/smoke/report.html").read_text()
     audit = json.loads((fresh.folder / "reports/smoke/audit.json").read_text())
-    assert (audit["verdict"], audit["findings"]) == ("verified", []), audit["findings"]
+    wrong = [found for found in audit["findings"] if found["severity"] != "badge"]
+    assert (audit["verdict"], wrong) == ("verified", [])
     fresh.params(lambda p: p["pairs"]["digits.near"].update(neighbours=2))
     assert fresh.planned("pretrain") == {"mine_pairs": 1, "pretrain_encoder": 1}

@@ -9,6 +9,7 @@ pytestmark = pytest.mark.slow
 RENDER = {
     "count_duplicates",
     "collect_results",
+    "judge_claims",
     "render_table",
     "render_figure",
     "render_report",

@@ -101,7 +101,7 @@ def test_short_jobs_shared_a_process(finished):
     _without_a_gpu()
     log = (finished.folder / "logs/smoke/shared_process.log").read_text().splitlines()
     taken = Counter(line.partition(": process ")[0] for line in log if ": process " in line)
-    shared = {"pretrain-encoder": 4, "probe-encoder": 4, "render-figure": 6, "probe-transfer": 6}
+    shared = {"pretrain-encoder": 4, "probe-encoder": 4, "render-figure": 9, "probe-transfer": 6}
     assert taken.items() >= shared.items(), log
     alone = {line.partition(" runs by itself: ")[0] for line in log if "by itself" in line}
     assert alone == {"prepare-dataset"}  # it has two threads

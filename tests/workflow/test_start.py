@@ -19,11 +19,13 @@ NEEDED = {
     "count-duplicates": set(),
     "gather-bank": set(),
     "collect-results": {"pandas"},
+    "judge-claims": {"pandas"},
     "render-table": {"pandas"},
     "render-figure": {"pandas"},
     "render-report": {"pandas"},
     **{command: set() for command in COMMANDS},
     "audit": {"pandas"},
+    "bundle": {"pandas"},
 }
 TORCH = {*ON_GPU, "import-denoiser", "import-encoder", "memory"}
 NEEDED = {command: libraries for command, libraries in NEEDED.items() if command not in TORCH}

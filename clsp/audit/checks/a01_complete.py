@@ -7,6 +7,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A01"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 REQUIRED = {
     "fetch-dataset": (),

@@ -5,19 +5,25 @@ from typing import Any
 from clsp.audit.finding import BADGE, BLOCKING, Finding
 from clsp.audit.suite import REPORTS, Suite
 from clsp.config.plan import Job
-from clsp.runtime.canonical import sha256_json
+from clsp.runtime.canonical import canonical_json, sha256_json
 from clsp.runtime.manifest import Artefact
 
 ID = "A05"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 BEFORE = ("check-data",)  # stands before training; no number is read from it
+
+
+def _written(value: Any) -> str:
+    """A setting as it is hashed: there true is not 1, and 1.0 is not 1."""
+    return canonical_json(value)
 
 
 def _difference(found: Any, expected: Any, path: str = "") -> tuple[str, Any, Any]:
     """The first place where two settings differ: key path, found, expected."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in sorted(set(found) | set(expected)):
-            if found.get(key) != expected.get(key):
+            if _written(found.get(key)) != _written(expected.get(key)):
                 below = f"{path}.{key}" if path else key
                 return _difference(found.get(key), expected.get(key), below)
     return path, found, expected
@@ -43,7 +49,7 @@ def _stale(suite: Suite, job: Job, artefact: Artefact) -> list[Finding]:
                 **scope,
             )
         )
-    if artefact.spec != job.spec:
+    if _written(artefact.spec) != _written(job.spec):
         key, found, expected = _difference(artefact.spec, job.spec)
         findings.append(
             Finding(

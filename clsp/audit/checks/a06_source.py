@@ -7,6 +7,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A06"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _code(suite: Suite, job: Job, artefact: Artefact) -> list[Finding]:
@@ -36,7 +37,7 @@ def _commits(artefacts: list[Artefact]) -> list[Finding]:
         commit = inside.get("git_commit")
         if commit is None:
             states.setdefault("no commit recorded", []).append(artefact)
-        elif inside.get("dirty"):
+        elif inside.get("dirty") is not False:  # not recorded is no proof
             changed = str(inside.get("diff_sha256"))[:12]
             states.setdefault(f"commit {commit[:12]} with changes {changed}", []).append(artefact)
     return [

@@ -1,21 +1,27 @@
 """Stored labels are the dataset's, row by row, over the whole test split and nothing else.
 
-The dataset's own list of images gives the same labels, and its hashes are those on the card.
+The dataset's own list of images gives the same labels, its arrays and list have the hashes that are
+on the card, and at L3 preparing it again from its files or its drawing gives the same bytes.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from clsp.audit.finding import BLOCKING, Finding, Number
+from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
 from clsp.audit.items import Items, lines_sha256, read_items
 from clsp.audit.recompute import load_predictions
+from clsp.audit.replayed import prepared_again, prepared_name
 from clsp.audit.suite import Suite
 from clsp.config.plan import datasets_needed, prepare_job
+from clsp.runtime.canonical import read_json, sha256_array
 from clsp.runtime.manifest import Artefact
 
 ID = "A08"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 UNLABELLED = -1
 
 Problem = tuple[str, str]  # expected, found
@@ -86,6 +92,58 @@ def _card(items: Items, labels: np.ndarray, card: dict) -> Iterator[Problem]:
             yield f"{name} = {expected}"[:160], f"{name} = {card.get(name)}"[:160]
 
 
+def _arrays(folder: Path, labels: np.ndarray, card: dict) -> Iterator[Problem]:
+    """Digests on the card that are not the arrays'; encoded images have theirs in the list."""
+    found = {"labels_sha256": sha256_array(labels)}
+    if (folder / "images.npy").is_file():
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        found["images_sha256"] = sha256_array(images)
+    for name, digest in found.items():
+        if card.get(name) != digest:
+            yield f"{name} {digest[:16]}, as the arrays give", f"{card.get(name)}"[:16]
+
+
+def _differs(suite: Suite, artefact: Artefact, answer: dict[str, Any]) -> Problem | None:
+    """Where a dataset that was prepared again is not the stored one.
+
+    Arrow files may be laid out otherwise by another release; the list has the digests of images.
+    """
+    for name, digest in answer["files"].items():
+        now = suite.sha256(artefact.folder / name)
+        if now != digest and not name.endswith(".arrow"):
+            return f"{name} {digest[:16]}", f"{now}"[:16]
+    counts = read_json(artefact.folder / "card.json").get("counts")
+    return None if counts == answer["counts"] else (f"{answer['counts']}", f"{counts}")
+
+
+def _decoders(environment: dict[str, Any]) -> list[Any]:
+    versions = environment.get("versions") or {}
+    return [versions.get(name) for name in ("numpy", "PIL")]
+
+
+def _again(suite: Suite, name: str) -> Iterator[Finding]:
+    """What preparing a dataset again gives otherwise (L3)."""
+    job, answer = prepare_job(suite.params, name), prepared_again(suite, name)
+    artefact = suite.records.current(job.stage, job.name, job.spec)
+    if artefact is None or answer is None:
+        return
+    numbers, path = suite.dependents(job.stage, name), str(artefact.folder)
+    if isinstance(answer, str):
+        told = ("a dataset prepared again", answer, "the replay could not be done")
+        yield Finding(ID, INCOMPLETE, path, *told, name, numbers)
+        return
+    if problem := _differs(suite, artefact, answer):
+        then = _decoders(artefact.predicate["internalParameters"])
+        alike = then == _decoders(answer["machine"])
+        message = "prepared again, the dataset comes out otherwise than it is stored"
+        if not alike:  # another release may decode or resize an image by a level otherwise
+            message = f"{message}, by other versions of numpy or Pillow"
+        severity = BLOCKING if alike else INCOMPLETE
+        yield Finding(ID, severity, path, *problem, message, name, numbers)
+    else:
+        suite.depth.done.add(prepared_name(name))
+
+
 def _list(suite: Suite, name: str) -> Iterator[Finding]:
     job, dataset = prepare_job(suite.params, name), suite.dataset(name)
     artefact = suite.records.current(job.stage, job.name, job.spec)
@@ -95,6 +153,7 @@ def _list(suite: Suite, name: str) -> Iterator[Finding]:
     try:
         items = read_items(path)
         problems = [*_columns(items, *dataset), *_card(items, *dataset)]
+        problems += _arrays(artefact.folder, *dataset)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problems = [("a readable list of images and card", str(error))]
     message = "the list of images, the labels and the card do not agree"
@@ -105,7 +164,8 @@ def _list(suite: Suite, name: str) -> Iterator[Finding]:
 
 def check(suite: Suite) -> list[Finding]:
     """Compare labels in predictions with those of the dataset, and those with its list."""
-    findings = [f for name in datasets_needed(suite.params) for f in _list(suite, name)]
+    names = datasets_needed(suite.params)
+    findings = [f for name in names for f in (*_list(suite, name), *_again(suite, name))]
     for judged, probe in suite.probes:
         for number, record in suite.results_of(judged, probe):
             if problem := _problem(suite, number, record, probe):

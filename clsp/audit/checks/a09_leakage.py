@@ -2,13 +2,16 @@
 
 Every image is hashed again and compared with its dataset's list; every training split and every
 bank is compared with every test split. Duplicates themselves decide nothing, since published test
-sets hold some. They are named, and their number must not be hidden.
+sets hold some. They are named, and their number must not be hidden. That sampled candidates of a
+bank have a test image as their nearest real one more often than chance is noted.
 """
 
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from clsp.audit.finding import BADGE, BLOCKING, Finding
 from clsp.audit.leakage import (
@@ -20,8 +23,9 @@ from clsp.audit.leakage import (
     open_dataset,
     pairs_wanted,
 )
+from clsp.audit.nearness import nearness
 from clsp.audit.suite import Suite
-from clsp.config.plan import bank_job, datasets_needed, duplicates_job, prepare_job
+from clsp.config.plan import bank_job, banks_needed, datasets_needed, duplicates_job, prepare_job
 from clsp.runtime.canonical import read_json
 from clsp.runtime.errors import ClspError
 from clsp.runtime.manifest import Artefact
@@ -29,6 +33,8 @@ from clsp.runtime.progress import Progress
 
 ID = "A09"
 SEVERITY = BLOCKING
+LEVEL = "L2"
+NEAR = 512  # candidates per bank that are compared with real images
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, ClspError)
 
 
@@ -122,6 +128,37 @@ def _compare(suite: Suite, artefact: Artefact, datasets: dict[str, Dataset]) -> 
     return findings
 
 
+def _near(suite: Suite, bank: str) -> Finding | None:
+    """A note where candidates have test images as their nearest ones more often than chance."""
+    jobs = bank_job(suite.params, bank), prepare_job(suite.params, suite.params.banks[bank].dataset)
+    artefacts = [suite.records.current(job.stage, job.name, job.spec) for job in jobs]
+    known = suite.dataset(suite.params.banks[bank].dataset)
+    if None in artefacts or known is None:
+        return None  # A01, A02 and A05 report it
+    try:
+        drawn, images = (
+            np.load(artefact.folder / "images.npy", mmap_mode="r", allow_pickle=False)
+            for artefact in artefacts
+        )
+        splits = known[1]["splits"]
+        count, total = drawn.shape[1], drawn.shape[0] * drawn.shape[1]
+        draw = suite.chosen("nearness", bank)
+        chosen = np.sort(draw.choice(total, min(NEAR, total), replace=False))
+        candidates = np.stack([drawn[n // count, n % count] for n in chosen])
+        train, test = (images[slice(*splits[name])] for name in ("train", "test"))
+        found = nearness(candidates, train, test)
+    except UNREADABLE:
+        return None  # encoded images, or files that A02 and A10 report
+    if not found.striking:
+        return None
+    told = (
+        f"about {found.chance:.1%} of candidates nearest to a test image, or fewer",
+        f"{found.nearer} of {found.candidates}",
+        "candidates look like test images more often than chance",
+    )
+    return Finding(ID, BADGE, str(artefacts[0].folder / "images.npy"), *told, bank)
+
+
 def check(suite: Suite) -> list[Finding]:
     """Hash all images again and compare all counts."""
     datasets, findings = _datasets(suite)
@@ -129,4 +166,5 @@ def check(suite: Suite) -> list[Finding]:
     artefact = suite.records.current(job.stage, job.name, job.spec)
     if artefact is not None:  # if not, A01 or A05 reports it
         findings += _compare(suite, artefact, datasets)
-    return findings
+    near = [_near(suite, bank) for bank in banks_needed(suite.params)]
+    return findings + [finding for finding in near if finding]

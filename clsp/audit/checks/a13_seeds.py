@@ -1,4 +1,9 @@
-"""Replicates have different seeds, and really started from different weights and orders."""
+"""Replicates have different seeds, and really started from different weights and orders.
+
+No two runs, of whatever settings, ended in the same weights: one checkpoint stands in one row.
+"""
+
+from collections.abc import Iterator, Mapping
 
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.suite import Suite
@@ -7,6 +12,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A13"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _evidence(artefact: Artefact) -> dict[str, str | None]:
@@ -51,10 +57,36 @@ def _compare(suite: Suite, group: list[tuple[Run, Artefact]]) -> list[Finding]:
     return findings
 
 
+def twins(digests: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
+    """Names that have the digest of an earlier name, with that one; names without one are left out.
+
+    Args:
+        digests: Name -> digest of the weights.
+    """
+    seen: dict[str, str] = {}
+    for name, digest in digests.items():
+        if digest is not None and seen.setdefault(digest, name) != name:
+            yield name, seen[digest]
+
+
+def _twins(suite: Suite) -> list[Finding]:
+    made = {run.slug: (run, artefact) for run, artefact in suite.trainings}
+    ended = {s: a.predicate.get("facts", {}).get("final_sha256") for s, (_, a) in made.items()}
+    findings = []
+    for slug, other in twins(ended):
+        told = ("weights of its own", f"the same as in {other}")
+        message = "one checkpoint cannot be the end of two runs"
+        numbers = _numbers(suite, [made[slug][0], made[other][0]])
+        path = str(made[slug][1].manifest)
+        findings.append(Finding(ID, BLOCKING, path, *told, message, slug, numbers))
+    return findings
+
+
 def check(suite: Suite) -> list[Finding]:
-    """Compare the runs that differ in nothing but their seed."""
+    """Compare the runs that differ in nothing but their seed, and the ends of all runs."""
     groups: dict[tuple, list[tuple[Run, Artefact]]] = {}
     for run, artefact in suite.trainings:
         key = (*(value for axis, value in run.axes.items() if axis != "seed"), run.label)
         groups.setdefault(key, []).append((run, artefact))
-    return [finding for group in groups.values() for finding in _compare(suite, group)]
+    compared = [finding for group in groups.values() for finding in _compare(suite, group)]
+    return compared + _twins(suite)

@@ -10,6 +10,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A14"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _schedule(records: list[dict[str, Any]], steps: int, per_epoch: int) -> tuple[str, str] | None:

@@ -1,6 +1,7 @@
 """Step logs are finite, losses are the sum of their terms, and rates follow their schedules."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A15"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 TOLERANCE = 1e-6
 TINY = 1e-12
 ALWAYS = ("step", "epoch", "lr", "loss", "embedding_std")
@@ -68,6 +70,8 @@ def _values(run: Run, terms: list[str], records: list[dict[str, Any]]) -> Proble
     for record in records:
         if any(not math.isfinite(value) for value in record.values()):
             return "finite values", f"step {record['step']}: {record}"
+        if record["embedding_std"] < 0:
+            return "a spread", f"embedding_std {record['embedding_std']} in step {record['step']}"
         pulled = run.spec.alignment_weight * record.get("alignment", 0.0)
         gap = record["loss"] - math.fsum([pulled, *(record[name] for name in terms)])
         if abs(gap) > TOLERANCE * max(1.0, abs(record["loss"])):
@@ -100,27 +104,71 @@ def _schedules(run: Run, records: list[dict[str, Any]]) -> Problem | None:
     return None
 
 
+def _repeated(records: list[dict[str, Any]]) -> Problem | None:
+    """Two epochs that logged the very same losses: one of them was copied, or trained twice."""
+    seen: dict[tuple[float, ...], int] = {}
+    losses: dict[int, list[float]] = {}
+    for record in records:
+        losses.setdefault(record["epoch"], []).append(record["loss"])
+    for epoch, values in losses.items():
+        if len(set(values)) > 1 and seen.setdefault(tuple(values), epoch) != epoch:
+            return "losses of its own in every epoch", f"epoch {epoch} as {seen[tuple(values)]}"
+    return None
+
+
+def _ending(artefact: Artefact, records: list[dict[str, Any]]) -> Problem | None:
+    """The reported loss is the mean of the last epoch, in which embeddings still spread."""
+    last = [record for record in records if record["epoch"] == records[-1]["epoch"]]
+    mean = math.fsum(record["loss"] for record in last) / len(last)
+    told = artefact.metrics.get("pretrain/loss")
+    if told is None or abs(told - mean) > TOLERANCE * max(1.0, abs(mean)):
+        return f"pretrain/loss = {mean:.8g}, the mean of the last epoch", f"{told}"
+    if not last[-1]["embedding_std"] > 0:
+        return "embeddings that spread", "embedding_std 0 at the end"
+    return None
+
+
+def _twins(suite: Suite) -> Iterator[tuple[Run, Artefact, Problem]]:
+    """Runs of different seeds with the very same losses: one log was put in both places."""
+    seen: dict[tuple[float, ...], Run] = {}
+    for run, artefact in suite.trainings:
+        try:
+            losses = tuple(record["loss"] for record in suite.history(artefact))
+        except (OSError, ValueError, KeyError):
+            continue  # reported run by run
+        other = seen.setdefault(losses, run)
+        if len(set(losses)) > 1 and other.spec.seed != run.spec.seed:
+            yield run, artefact, ("losses of its own", f"those of {other.slug}")
+
+
 def _problem(suite: Suite, run: Run, artefact: Artefact) -> Problem | None:
     terms = artefact.predicate["facts"].get("terms", [])
     try:
         records = suite.history(artefact)
     except (OSError, ValueError) as error:
         return "a readable step log", str(error)
-    return _columns(run, terms, records) or _values(run, terms, records) or _schedules(run, records)
+    return (
+        _columns(run, terms, records)
+        or _values(run, terms, records)
+        or _schedules(run, records)
+        or _repeated(records)
+        or _ending(artefact, records)
+    )
 
 
 def check(suite: Suite) -> list[Finding]:
     """Read the step log of every run."""
+    message = "the step log contradicts itself or the settings"
+    found = [(r, a, p) for r, a in suite.trainings if (p := _problem(suite, r, a))]
     return [
         Finding(
             ID,
             BLOCKING,
             str(artefact.folder / "history.jsonl"),
             *problem,
-            "the step log contradicts itself or the settings",
+            message,
             run.slug,
             suite.affected(artefact),
         )
-        for run, artefact in suite.trainings
-        if (problem := _problem(suite, run, artefact))
+        for run, artefact, problem in [*found, *_twins(suite)]
     ]

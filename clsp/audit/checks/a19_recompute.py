@@ -11,12 +11,13 @@ from typing import Any
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.recompute import Score, load_predictions, score
 from clsp.audit.suite import Suite
-from clsp.runtime.canonical import read_json
+from clsp.runtime.canonical import read_json, sha256_array
 from clsp.runtime.errors import ClspError
 from clsp.runtime.manifest import Artefact
 
 ID = "A19"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 TOLERANCE = 1e-9  # percent
 FILES = {
     "linear": "linear.json",
@@ -121,10 +122,64 @@ def _absent(suite: Suite) -> list[Finding]:
     return findings
 
 
+def _records(probe: Artefact) -> Iterator[Difference]:
+    """Where the record holds more than is recomputed: doubled results, metrics of none."""
+    results = probe.predicate["facts"].get("results", [])
+    keys = [(r["task"], r["protocol"], r["variant"]) for r in results]
+    if doubled := sorted({key for key in keys if keys.count(key) > 1}):
+        yield probe.manifest, "each result once", " ".join(doubled[0]), "a result is there twice"
+    names = {
+        metric_name(Number("", *key), r["metric"]) for key, r in zip(keys, results, strict=True)
+    }
+    if odd := sorted(probe.metrics.keys() - names):
+        yield probe.manifest, "metrics of results", odd[0], "no prediction stands behind the metric"
+    read = [(r["predictions"]["file"], r["predictions"].get("logits")) for r in results]
+    if shared := sorted({str(r) for r in read if r[1] and read.count(r) > 1}):
+        yield probe.manifest, "logits of its own", shared[0], "two numbers have the same logits"
+    for file in sorted({FILES[key[1]] for key in keys if key[1] in FILES}):
+        path = probe.folder / file
+        try:
+            stored = [(r["task"], r["protocol"], r["variant"]) for r in read_json(path)["results"]]
+        except (OSError, ValueError, KeyError, TypeError, ClspError):
+            continue  # reported number by number
+        expected = [key for key in dict.fromkeys(keys) if FILES.get(key[1]) == file]
+        if odd := [k for k in stored if k not in expected or stored.count(k) > 1]:
+            told = " ".join(map(str, odd[0]))
+            yield path, "the results of the manifest", told, "the metric file holds another result"
+
+
+def _twins(suite: Suite) -> Iterator[Finding]:
+    """Logits of one number that two runs have in common: one of them was judged by another's."""
+    seen: dict[tuple[str, ...], str] = {}
+    for judged, probe in suite.probes:
+        if judged.slug not in suite.runs:
+            continue  # of imported encoders several may be one file
+        for number, record in suite.results_of(judged, probe):
+            names = record["predictions"]
+            try:
+                logits = load_predictions(probe.folder / names["file"], names).logits
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # reported number by number
+            if logits is None or number.protocol == "knn":
+                continue  # so few neighbours may vote alike
+            key = (*number[1:], sha256_array(logits))
+            other = seen.setdefault(key, judged.slug)
+            if other != judged.slug:
+                told = ("logits of its own", f"those of {other}", "two runs have the same logits")
+                about = " ".join(filter(None, number))
+                both = frozenset({number, number._replace(run=other)})
+                path = str(probe.folder / names["file"])
+                yield Finding(ID, BLOCKING, path, *told, about, both)
+
+
 def check(suite: Suite) -> list[Finding]:
     """Recompute every number and compare it wherever it is written."""
-    findings = _absent(suite)
+    findings = [*_absent(suite), *_twins(suite)]
     for judged, probe in suite.probes:
+        findings += [
+            Finding(ID, BLOCKING, str(path), *told, judged.slug, suite.affected(probe))
+            for path, *told in _records(probe)
+        ]
         for number, record in suite.results_of(judged, probe):
             about = " ".join(filter(None, number))
             findings += [

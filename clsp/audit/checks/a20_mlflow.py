@@ -4,17 +4,17 @@ import math
 from typing import Any
 
 from clsp.audit import mirror
-from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding
+from clsp.audit.finding import BADGE, BLOCKING, INCOMPLETE, Finding
 from clsp.audit.suite import Suite
 from clsp.report.records import name_of
 from clsp.runtime.errors import ClspError
 from clsp.runtime.manifest import Artefact
-from clsp.runtime.tracking import flatten
+from clsp.runtime.tracking import MIRRORED, parameters
 
 ID = "A20"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 TOLERANCE = 1e-9
-LONGEST = 6000  # characters of a parameter that MLflow takes
 HINT = "--without-mlflow leaves MLflow out"
 
 Told = tuple[str, str, str]  # expected, found, message
@@ -39,6 +39,9 @@ def _metrics(artefact: Artefact, run: mirror.MirroredRun) -> list[Told]:
         if wrong or not held:
             found = f"{name}={wrong[0]}" if wrong else f"no {name}"
             told.append((f"{name}={value}", found, "MLflow shows another value than the manifest"))
+    if odd := sorted(run.values.keys() - artefact.metrics.keys()):
+        held = f"{odd[0]}={run.values[odd[0]][0]}"
+        told.append(("metrics of the manifest", held, "MLflow shows a metric that nobody reported"))
     return told
 
 
@@ -65,7 +68,7 @@ def _points(records: list[dict[str, Any]], run: mirror.MirroredRun) -> list[Told
 
 
 def _params(artefact: Artefact, run: mirror.MirroredRun) -> list[Told]:
-    expected = {key: value[:LONGEST] for key, value in flatten(artefact.spec).items()}
+    expected = parameters(artefact.spec)
     message = "MLflow shows other settings than the manifest"
     return [
         (f"{key} = {expected.get(key)}"[:120], f"{key} = {run.params.get(key)}"[:120], message)
@@ -107,10 +110,23 @@ def _absent(suite: Suite, artefact: Artefact, foreign: bool) -> Finding:
     return _finding(suite, artefact, BLOCKING, *told, "MLflow has lost this run")
 
 
+def _untracked(suite: Suite) -> list[Finding]:
+    """Notes jobs that say they were not mirrored where others were: nothing there is compared."""
+    off = [a for _, a in suite.in_use if a.stage in MIRRORED and not a.predicate.get("tracking")]
+    if not off or not suite.tracked:
+        return []
+    told = ("all or none mirrored", f"{len(off)} not", "some jobs were made without MLflow")
+    return [Finding(ID, BADGE, str(off[0].manifest), *told)]
+
+
 def check(suite: Suite) -> list[Finding]:
     """Compare what was mirrored; an artefact made without tracking has no mirror."""
     if not suite.compare_mlflow or not suite.tracked:
         return []
+    return [*_mirrored(suite), *_untracked(suite)]
+
+
+def _mirrored(suite: Suite) -> list[Finding]:
     if suite.mlflow is None or not mirror.exists(suite.mlflow):
         return _without_store(suite)
     identifiers = {a.manifest: a.predicate.get("mlflow_run_id") for a in suite.tracked}

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from clsp.audit.arrays import check_npz
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.recompute import BROKEN
 from clsp.audit.suite import Suite
 from clsp.config.floors import Floor
 from clsp.config.foreign import Imported
+from clsp.config.plan import features_job
 from clsp.report.collect import Judged
+from clsp.runtime.keys import numpy_stream
 from clsp.runtime.manifest import Artefact
 
 ID = "A21"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 ALLOWED = {  # (protocol, variant) -> splits on which something may have been chosen
     ("linear", ""): {"none"},
     ("linear", "best_rate"): {"val"},  # beside the headline, whose rate is fixed
@@ -51,11 +55,33 @@ def _problem(judged: Judged, number: Number, record: dict[str, Any]) -> tuple[st
         found = record.get("selection", {}).get("learning_rate")
         if found not in rates:
             return f"learning_rate {' or '.join(map(str, rates))}", f"{found}"
-    if (number.protocol, number.variant) == ("knn", ""):
-        found = record.get("selection", {}).get("k")
-        if found != judged.probe.knn.k:
-            return f"k = {judged.probe.knn.k}", f"k = {found}"
+    if number.protocol == "knn":
+        known = judged.probe.knn
+        wanted, found = (known.best_of if number.variant else (known.k,)), _chosen(record, "k")
+        if found not in wanted:
+            return f"k = {' or '.join(map(str, wanted))}", f"k = {found}"
+    if number.protocol == "transfer":
+        spec, found = judged.transfer.logistic, _chosen(record, "log10_lambda")
+        grid = np.linspace(spec.low, spec.high, spec.count)
+        if not isinstance(found, int | float) or not np.isclose(grid, found, atol=1e-9).any():
+            return f"log10_lambda of the grid from {spec.low:g} to {spec.high:g}", f"{found}"
     return None
+
+
+def _chosen(record: dict[str, Any], name: str) -> Any:
+    """What a record says was selected; true and false are no numbers."""
+    found = record.get("selection", {}).get(name)
+    return None if isinstance(found, bool) else found
+
+
+def _wanted(labels: np.ndarray, rows: np.ndarray, wanted: float | int, *key: int | str) -> Any:
+    """Rows of the training images that the key of a draw gives, class by class."""
+    chosen = []
+    for label in np.unique(labels[rows]).tolist():
+        own = np.flatnonzero(labels[rows] == label)
+        count = wanted if isinstance(wanted, int) else max(1, round(wanted * len(own)))
+        chosen.append(numpy_stream(*key, label).permutation(own)[:count])
+    return rows[np.concatenate(chosen)]
 
 
 def _draws(
@@ -67,8 +93,10 @@ def _draws(
         return None  # A08 reports it
     labels, splits = dataset[0], dataset[1]["splits"]
     training = [row for name in ("train", "val") for row in range(*splits[name])]
+    path = probe.folder / record["predictions"]["file"]
     try:
-        with np.load(probe.folder / record["predictions"]["file"], allow_pickle=False) as stored:
+        check_npz(path)
+        with np.load(path, allow_pickle=False) as stored:
             drawn = stored[f"{number.task}.{number.variant}.drawn"]
     except (OSError, ValueError, KeyError, *BROKEN) as error:
         return "the rows of the images drawn", str(error)
@@ -84,12 +112,31 @@ def _draws(
     counts = [np.bincount(labels[draw]).max() for draw in drawn]
     if isinstance(most, int) and max(counts) > most:
         return f"at most {most} images per class", f"{max(counts)}"
+    for place, draw in enumerate(drawn):
+        key = (spec.seed, "few-shot", number.task, number.variant, place)
+        if not np.array_equal(draw, _wanted(labels, np.array(training), most, *key)):
+            return f"the images that the seed gives in draw {place}", "others"
     return None
+
+
+def _features(suite: Suite) -> list[Finding]:
+    """Features say of which epoch the encoder is that gave them."""
+    findings = []
+    for judged in suite.judged.values():
+        job, expected = features_job(judged), _epoch(judged)
+        artefact = suite.records.current(job.stage, job.name, job.spec)
+        if artefact is None or artefact.predicate["facts"].get("epoch") == expected:
+            continue  # A01 and A05 report what is not there
+        told = (f"epoch {expected}", f"{artefact.predicate['facts'].get('epoch')}")
+        message, numbers = "the features are of another epoch", suite.affected(artefact)
+        path = str(artefact.manifest)
+        findings.append(Finding(ID, BLOCKING, path, *told, message, judged.slug, numbers))
+    return findings
 
 
 def check(suite: Suite) -> list[Finding]:
     """Look at what each record says it was chosen on."""
-    findings = []
+    findings = _features(suite)
     for judged, probe in suite.probes:
         for number, record in suite.results_of(judged, probe):
             problem = _problem(judged, number, record)

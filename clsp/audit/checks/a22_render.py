@@ -1,15 +1,20 @@
 """Frame, metrics, tables and the page are what follows from the manifests, byte by byte."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
 import yaml
 
+from clsp.audit.figures import redrawn
 from clsp.audit.finding import BLOCKING, INCOMPLETE, Finding, Number
+from clsp.audit.place import own_copy
 from clsp.audit.suite import Suite
 from clsp.report.cells import Cell, Table, read_cells
 from clsp.report.collect import build_metrics
-from clsp.report.page import render_page
+from clsp.report.page import Parts, render_page
+from clsp.report.reference import CURVES, EXPLANATIONS
 from clsp.report.table import latex_rows, markdown_rows, render
 from clsp.runtime.canonical import canonical_json
 from clsp.runtime.errors import ClspError
@@ -17,6 +22,8 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A22"
 SEVERITY = BLOCKING
+LEVEL = "L2"
+READ = (CURVES, EXPLANATIONS)  # expectations that the page is drawn from
 MALFORMED = (
     OSError,
     ValueError,
@@ -44,11 +51,11 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _tracked(artefact: Artefact, flag: str) -> Path:
-    """Path of a tracked file that an artefact was made from."""
+def _tracked(suite: Suite, artefact: Artefact, flag: str) -> Path:
+    """The auditor's copy of a tracked file that an artefact was made from: never a forger's."""
     for dependency in artefact.predicate["resolvedDependencies"]:
         if dependency["name"] == flag:
-            return Path(dependency["uri"])
+            return own_copy(flag, suite.expectations) or Path(dependency["uri"])
     raise KeyError(f"{artefact.manifest} names no {flag}")
 
 
@@ -108,6 +115,31 @@ def _changed_rows(table: str, built: Table, lines: list[str], found: str) -> fro
     return frozenset(cells or {f"{table}:*"})
 
 
+def _marked_as(built: Table, found: str) -> Table:
+    """The table with marks as they were found, wherever a row beside has changed in more than them.
+
+    Best and tied values depend on every row that competes; what spoiled one is no fault of others.
+    """
+    try:
+        held = {cell.identifier: cell for cell in read_cells(found, "csv")}
+    except MALFORMED:
+        return built
+    alike, changed = set(), set()
+    for cell in built.cells:
+        theirs = held.get(cell.identifier)
+        if theirs is not None and replace(theirs, standing=cell.standing) == cell:
+            alike.add(cell.identifier)
+        else:
+            changed.add((cell.dataset, cell.encoder, cell.column))
+    cells = [
+        replace(cell, standing=held[cell.identifier].standing)
+        if cell.identifier in alike and (cell.dataset, cell.encoder, cell.column) in changed
+        else cell
+        for cell in built.cells
+    ]
+    return replace(built, cells=cells)
+
+
 def _changed(table: str, ending: str, found: str, built: Table) -> frozenset[str]:
     if ending == "csv":
         return _changed_cells(table, found, built.cells)
@@ -121,12 +153,12 @@ def _table(suite: Suite, table: str) -> list[Finding]:
         return []  # A01 reports it
     whole = frozenset({f"{table}:*"})
     try:
-        published = _tracked(artefact, "published")
+        published = _tracked(suite, artefact, "published")
         built, texts = render(suite.shown, table, suite.frame_text, published)
     except MALFORMED as error:
         told = (artefact.manifest, "a table that can be drawn again", str(error))
         return [_told(*told, "cannot be compared", cells=whole)]
-    findings = []
+    findings, blamed = [], built
     for ending, expected in texts.items():
         path = artefact.folder / f"{table}.{ending}"
         try:
@@ -134,49 +166,81 @@ def _table(suite: Suite, table: str) -> list[Finding]:
         except (OSError, ValueError) as error:
             found = f"cannot be read: {error}"
         if found != expected:
-            cells = _changed(table, ending, found, built)
+            blamed = _marked_as(built, found) if ending == "csv" else blamed
+            cells = _changed(table, ending, found, blamed)
             told = _first_difference(found, expected)
             message = "the table is not what the manifests give"
             findings.append(_told(path, *told, message, cells=cells))
     return findings
 
 
-def _section(page: str, table: str) -> str:
-    """The part of the page that shows a table."""
-    _, _, after = page.partition(f'<section aria-labelledby="table-{table}">')
-    return after.partition("</section>")[0]
+ROW = re.compile(r'<article class="row" ')
+SECTION = re.compile(r'<section(?: class="[a-z]+")? aria-labelledby="([^"]*)">')
+
+
+def _sections(page: str) -> dict[str, str]:
+    """The text after every section's beginning, up to the next one's, by the id of its heading."""
+    _, *parts = SECTION.split(page)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _spoiled(suite: Suite, held: dict[str, str], drawn: dict[str, str], table: str) -> list[str]:
+    """Cells that the page shows otherwise: of rows whose evidence differs, or of all rows."""
+    shown, evidence = f"table-{table}", f"evidence-{table}"
+    if held.get(shown) != drawn.get(shown):
+        return [f"{table}:*"]
+    if held.get(evidence) == drawn.get(evidence):
+        return []
+    theirs, ours = (ROW.split(part.get(evidence, ""))[1:] for part in (held, drawn))
+    cells = read_cells(_text(suite.reports / f"tables/{table}.csv"), table)
+    rows = list(dict.fromkeys(cell.row for cell in cells))  # the page follows the csv
+    if not len(theirs) == len(ours) == len(rows):
+        return [f"{table}:*"]
+    differ = {row for row, a, b in zip(rows, theirs, ours, strict=True) if a != b}
+    return [f"{table}:{cell.identifier}" for cell in cells if cell.row in differ]
+
+
+def _parts(suite: Suite, artefact: Artefact) -> Parts | None:
+    """What the page is made from, or None if some of it is not there."""
+    shown, report = suite.shown, suite.report_artefact
+    single = [report("frame.manifest.json"), report("claims.manifest.json")]
+    tables = [report(f"tables/{name}.manifest.json") for name in shown.tables]
+    figures = [report(f"figures/{name}.manifest.json") for name in shown.figures]
+    if None in (*single, *tables, *figures):
+        return None
+    read = {name: _tracked(suite, artefact, f"expectations/{name}") for name in READ}
+    tracked = [_tracked(suite, artefact, flag) for flag in ("deviations", "template")]
+    return Parts(*single, tables, figures, read, *tracked)
 
 
 def _page(suite: Suite) -> list[Finding]:
     artefact = suite.report_artefact("report.manifest.json")
     if artefact is None:
         return []
-    shown, reports = suite.shown, suite.report_artefact
-    parts = [reports("frame.manifest.json")]
-    parts += [reports(f"tables/{name}.manifest.json") for name in shown.tables]
-    parts += [reports(f"figures/{name}.manifest.json") for name in shown.figures]
-    path = suite.reports / "report.html"
-    if None in parts:
-        message = "the page cannot be drawn again, because a part of it is not there"
-        return [Finding(ID, INCOMPLETE, str(path), "all parts of the page", "fewer", message)]
-    frame, tables = parts[0], parts[1 : 1 + len(shown.tables)]
-    figures = parts[1 + len(shown.tables) :]
+    path, shown = suite.reports / "report.html", suite.shown
     try:
-        tracked = (_tracked(artefact, "deviations"), _tracked(artefact, "template"))
-        expected = render_page(shown, suite.results, frame, tables, figures, *tracked)
+        parts = _parts(suite, artefact)
+        expected = render_page(shown, suite.results, parts) if parts else None
         found = _text(path)
     except MALFORMED as error:
         told = (path, "a page that can be drawn again", str(error), "cannot be compared")
         return [_told(*told, cells=frozenset({"*"}))]
+    if expected is None:
+        message = "the page cannot be drawn again, because a part of it is not there"
+        return [Finding(ID, INCOMPLETE, str(path), "all parts of the page", "fewer", message)]
     if found == expected:
         return []
+    held, drawn = _sections(found), _sections(expected)
+    differ = [name for name, text in drawn.items() if held.get(name) != text]
     told = _first_difference(found, expected)
     message = "the page is not what the manifests give"
-    spoiled = [t for t in shown.tables if _section(found, t) != _section(expected, t)]
-    return [_told(path, *told, message, cells=frozenset(f"{table}:*" for table in spoiled))]
+    if differ:
+        message = f"{message}; sections: {', '.join(differ)}"
+    spoiled = [cell for table in shown.tables for cell in _spoiled(suite, held, drawn, table)]
+    return [_told(path, *told, message, cells=frozenset(spoiled))]
 
 
 def check(suite: Suite) -> list[Finding]:
     """Draw everything again in memory and compare."""
     tables = [finding for table in suite.shown.tables for finding in _table(suite, table)]
-    return [*_frame(suite), *tables, *_page(suite)]
+    return [*_frame(suite), *tables, *redrawn(suite), *_page(suite)]

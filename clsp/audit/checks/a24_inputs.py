@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.lineage import Producer
+from clsp.audit.place import own_copy
 from clsp.audit.suite import JUDGING, Suite
 from clsp.config.floors import Floor
 from clsp.config.plan import (
@@ -19,6 +20,8 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A24"
 SEVERITY = BLOCKING
+OTHER = "was made from other bytes than this file holds now"
+LEVEL = "L1"
 IMPORTING = ("import-denoiser", "import-encoder")
 FOREIGN = "foreign/"  # their flag for files that somebody else made
 
@@ -92,7 +95,7 @@ def _wanted(suite: Suite, artefact: Artefact) -> set[Producer]:
     match artefact.stage:
         case "prepare-dataset":
             return {("fetch-dataset", name)} if is_fetched(params, name) else set()
-        case "train-denoiser":
+        case "train-denoiser" | "import-denoiser":
             return _prepared([params.denoisers[name].dataset])
         case "generate-shard":
             bank = params.banks[name]
@@ -116,6 +119,7 @@ def _wanted(suite: Suite, artefact: Artefact) -> set[Producer]:
 def _read(suite: Suite, known: dict, artefact: Artefact) -> tuple[list[list[str]], set[Producer]]:
     """Problems with what a job read, as [file, expected, found, message], and the producers."""
     problems, producers = [], set()
+    read: dict[Path, tuple[Artefact, set[str]]] = {}
     for dependency in artefact.predicate["resolvedDependencies"]:
         if artefact.stage in IMPORTING and dependency["name"].startswith(FOREIGN):
             continue  # it may be gone since; A44 judges it
@@ -124,28 +128,51 @@ def _read(suite: Suite, known: dict, artefact: Artefact) -> tuple[list[list[str]
         if held is not None:
             producer, name = held
             producers.add((producer.stage, name_of(producer)))
+            read.setdefault(producer.manifest, (producer, set()))[1].add(name)
             now = producer.subjects[name]["digest"]["sha256"]
         else:
-            now = suite.sha256(Path(uri)) or "no such file"
+            own = own_copy(dependency["name"], suite.expectations)
+            path = own or suite.place.tracked(uri, suite.expectations)
+            now = suite.sha256(path) or "no such file"
         if now != recorded:
-            message = "was made from other bytes than this file holds now"
-            problems.append([uri, recorded[:16], now[:16], message])
+            problems.append([uri, recorded[:16], now[:16], OTHER])
+    for producer, names in read.values():
+        if absent := sorted(producer.subjects.keys() - names):  # a job is given whole artefacts
+            told = (
+                str(producer.folder / absent[0]),
+                "none",
+                "has no record of a file that it read",
+            )
+            problems.append([str(artefact.manifest), *told])
     return problems, producers
 
 
 def _findings(suite: Suite, known: dict, artefact: Artefact) -> list[Finding]:
     problems, producers = _read(suite, known, artefact)
-    absent = sorted(" ".join(p) for p in _wanted(suite, artefact) - producers)
+    wanted = _wanted(suite, artefact)
+    absent = sorted(" ".join(p) for p in wanted - producers)
+    odd = sorted(" ".join(p) for p in producers - wanted)
+    if odd and artefact.manifest.is_relative_to(suite.results):
+        message = "read what it should not have seen"
+        told = ", ".join(sorted(" ".join(p) for p in wanted)) or "nothing"
+        problems.append([str(artefact.manifest), told, ", ".join(odd), message])
     if absent:
         message = "did not read what params.yaml makes it depend on"
         found = ", ".join(sorted(" ".join(p) for p in producers)) or "nothing"
         problems.append([str(artefact.manifest), ", ".join(absent), found, message])
     about = f"{artefact.stage} {name_of(artefact)}"
-    numbers: frozenset[Number] = suite.affected(artefact)
     return [
         Finding(ID, BLOCKING, *problem, about, numbers, suite.cells_of(artefact))
         for problem in problems
+        for numbers in [_behind(suite, known, artefact, problem)]
     ]
+
+
+def _behind(suite: Suite, known: dict, artefact: Artefact, problem: list[str]) -> frozenset[Number]:
+    """Numbers that a problem reaches: of an artefact that reads several datasets, not all."""
+    held = _producer(known, problem[0]) if problem[3] == OTHER else None
+    numbers = suite.affected(artefact)
+    return numbers if held is None else numbers & suite.affected(held[0])
 
 
 def check(suite: Suite) -> list[Finding]:

@@ -1,22 +1,25 @@
-"""Means, deviations and counts of table cells follow from the recomputed numbers behind them.
+"""Means, deviations, intervals, ranks and marks of cells follow from the recomputed numbers.
 
-So do the points of the few-shot curves.
+So do differences from published values and the points of the few-shot curves.
 """
 
 import csv
+import math
 from collections.abc import Iterator
 
+from clsp.audit import inference
 from clsp.audit.checks.a19_recompute import recompute
 from clsp.audit.finding import BLOCKING, Finding, Number
 from clsp.audit.recompute import mean_and_spread
 from clsp.audit.suite import Suite
-from clsp.report.cells import Cell, read_cells
+from clsp.config.labels import MARK
+from clsp.report.cells import BEST, TIED, Cell, read_cells
 from clsp.report.escape import csv_value
 from clsp.runtime.errors import ClspError
 
 ID = "A26"
 SEVERITY = BLOCKING
-TOLERANCE = 1e-5  # percent; the csv holds six digits
+TOLERANCE = 1e-7  # percent; the csv holds ten digits
 
 
 def numbers_of(cell: Cell) -> list[list[Number]]:
@@ -27,9 +30,11 @@ def numbers_of(cell: Cell) -> list[list[Number]]:
     ]
 
 
-def _truth(suite: Suite) -> dict[Number, float]:
-    """Every number that can be recomputed."""
-    values = {}
+def recomputed(suite: Suite) -> dict[Number, float]:
+    """Every number that can be recomputed, percent; done once for all checks."""
+    if suite.truth:
+        return suite.truth
+    values = suite.truth
     for judged, probe in suite.probes:
         for number, record in suite.results_of(judged, probe):
             try:
@@ -53,26 +58,136 @@ def _problem(suite: Suite, cell: Cell, truth: dict[Number, float]) -> tuple[str,
         return "numbers that can be recomputed", "some cannot"
     if not groups:
         return None if cell.mean is None else ("no value", f"mean {cell.mean}")
-    mean, spread = mean_and_spread([sum(truth[n] for n in g) / len(g) for g in groups])
-    for name, expected in (("mean", mean), ("std", spread)):
+    values = [sum(truth[n] for n in g) / len(g) for g in groups]
+    mean, spread = mean_and_spread(values)
+    ends = inference.moments(values) if len(values) > 1 else None
+    wanted = {
+        "mean": mean,
+        "std": spread,
+        "low": inference.bound(ends, 0.025) if ends else None,
+        "high": inference.bound(ends, 0.975) if ends else None,
+        "difference": None if cell.published is None else mean - cell.published,
+        "image_error": _image_error(suite, groups, truth),
+    }
+    return _first_gap(cell, wanted)
+
+
+def _image_error(
+    suite: Suite, groups: list[list[Number]], truth: dict[Number, float]
+) -> float | None:
+    """Binomial standard error of a cell from its finite test sets; None beside shares of images."""
+    known, spread = suite.told, []
+    for of_task in zip(*groups, strict=True):
+        about = {(known[n][1]["metric"], known[n][1]["total"]) for n in of_task}
+        metric, total = about.pop()
+        if about or metric != "top1":
+            return None
+        share = sum(truth[n] for n in of_task) / len(of_task) / 100
+        spread.append(share * (1 - share) / total)
+    return 100 * math.sqrt(sum(spread)) / len(spread)
+
+
+def _first_gap(cell: Cell, wanted: dict[str, float | None]) -> tuple[str, str] | None:
+    for name, expected in wanted.items():
         found = getattr(cell, name)
         if (found is None) != (expected is None):
             return f"{name} {expected}", f"{name} {found}"
-        if expected is not None and abs(found - expected) > TOLERANCE:
-            return f"{name} {expected:.6f}", f"{name} {found}"
+        if expected is not None and abs(found - expected) > TOLERANCE * max(1, abs(expected)):
+            return f"{name} {expected:.8f}", f"{name} {found}"
     return None
 
 
-def _cells(suite: Suite) -> Iterator[tuple[str, str, Cell]]:
+def _by_seed(suite: Suite, cell: Cell, truth: dict[Number, float]) -> dict[str, float]:
+    """The values behind a cell by seed; nothing where one is not what its predictions give."""
+    found = {}
+    for group in numbers_of(cell):
+        run = suite.runs.get(group[0].run) if group else None
+        told = [suite.told[n][1]["value"] if n in truth else math.inf for n in group]
+        if not group or any(
+            abs(value - truth.get(n, 0)) > TOLERANCE for n, value in zip(group, told, strict=True)
+        ):
+            return {}
+        found[str(run.spec.seed) if run else ""] = sum(truth[n] for n in group) / len(group)
+    return found
+
+
+def _competes(suite: Suite, cell: Cell) -> bool:
+    floors = {floor.label for floor in suite.floors.values()}
+    whole = cell.mean is not None and cell.n == cell.expected
+    return whole and not cell.label.endswith(MARK) and cell.label not in floors
+
+
+def _marks(suite: Suite, cells: list[Cell], truth: dict[Number, float]) -> dict[str, str]:
+    """How the cells of one table stand, by identifier: recomputed, never read.
+
+    Where a row that competes is spoiled, it alone is reported: the marks of the others are taken
+    as they are, because nothing is left to judge them by.
+    """
+    groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    marks = {}
+    for cell in cells:
+        if cell.unit == "percent" and _competes(suite, cell):
+            place = (cell.dataset, cell.encoder, cell.column)
+            groups.setdefault(place, {})[cell.identifier] = _by_seed(suite, cell, truth)
+            marks[cell.identifier] = ""
+    told = {cell.identifier: cell.standing for cell in cells}
+    for rows in groups.values():
+        if not all(rows.values()):
+            marks |= {name: told[name] for name in rows}
+            continue
+        means = {name: sum(v.values()) / len(v) for name, v in rows.items()}
+        top = max(means.values())
+        best = [name for name, mean in means.items() if abs(mean - top) < TOLERANCE]
+        for name, values in rows.items() if len(rows) > 1 else ():
+            if name in best:
+                marks[name] = BEST
+            elif inference.indistinct(rows[best[0]], values):
+                marks[name] = TIED
+    return marks
+
+
+def _ranks(suite: Suite, cells: list[Cell], truth: dict[Number, float]) -> dict[str, float]:
+    """Mean ranks by identifier of the cells of one table."""
+    groups: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for cell in cells:
+        if cell.unit != "rank" or cell.expected == 0:
+            continue
+        runs, means = sorted(suite.runs_of_row(cell.row)), []
+        for task in cell.tasks.split():
+            numbers = [Number(run, task, cell.protocol, cell.variant) for run in runs]
+            known = [truth[number] for number in numbers if number in truth]
+            means += [sum(known) / len(known)] if known else []
+        if len(means) == len(cell.tasks.split()):
+            groups.setdefault((cell.dataset, cell.encoder), {})[cell.identifier] = means
+    return {k: v for rows in groups.values() for k, v in inference.mean_ranks(rows).items()}
+
+
+def _table_problems(
+    suite: Suite, cells: list[Cell], truth: dict[Number, float]
+) -> Iterator[tuple[Cell, tuple[str, str]]]:
+    marks, ranks = _marks(suite, cells, truth), _ranks(suite, cells, truth)
+    for cell in cells:
+        if cell.unit == "rank":
+            problem = _first_gap(cell, {"mean": ranks.get(cell.identifier)})
+        elif cell.unit == "percent":
+            problem = _problem(suite, cell, truth)
+            expected = marks.get(cell.identifier, "")
+            if problem is None and cell.standing != expected:
+                problem = f"standing {expected or 'none'}", f"standing {cell.standing or 'none'}"
+        else:
+            continue
+        if problem:
+            yield cell, problem
+
+
+def _tables(suite: Suite) -> Iterator[tuple[str, str, list[Cell]]]:
     for table in suite.shown.tables:
         path = suite.reports / "tables" / f"{table}.csv"
         try:
             cells = read_cells(path.read_text(encoding="utf-8"), str(path))
         except (OSError, ValueError, TypeError, ClspError):
             continue  # A01 and A22 report it
-        for cell in cells:
-            if cell.unit == "percent":  # ranks compare rows; A22 draws them again
-                yield table, str(path), cell
+        yield table, str(path), cells
 
 
 def _curve_problem(
@@ -121,7 +236,7 @@ def _curves(suite: Suite, truth: dict[Number, float]) -> Iterator[Finding]:
 
 def check(suite: Suite) -> list[Finding]:
     """Compute every cell's statistics again, by another code than the report's."""
-    truth = _truth(suite)
+    truth = dict(recomputed(suite))
     curves = list(_curves(suite, truth))
     return curves + [
         Finding(
@@ -133,6 +248,6 @@ def check(suite: Suite) -> list[Finding]:
             f"{table}:{cell.identifier}",
             cells=frozenset({f"{table}:{cell.identifier}"}),
         )
-        for table, path, cell in _cells(suite)
-        if (problem := _problem(suite, cell, truth))
+        for table, path, cells in _tables(suite)
+        for cell, problem in _table_problems(suite, cells, truth)
     ]

@@ -20,6 +20,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A40"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 BAND = 1e-5  # of a cosine
 BLOCK = 1 << 22  # cosines held at a time, 32 MiB
 

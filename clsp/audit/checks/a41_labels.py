@@ -12,6 +12,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A41"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _expected(run: Run) -> dict[str, Any]:
@@ -56,6 +57,24 @@ def _banks(suite: Suite) -> Iterator[Finding]:
             )
 
 
+def _samplers(suite: Suite) -> Iterator[Finding]:
+    """Banks whose record of the sampler is not what was asked for."""
+    for name in banks_needed(suite.params):
+        job, spec = bank_job(suite.params, name), suite.params.banks[name]
+        bank = suite.records.current(job.stage, job.name, job.spec)
+        if bank is None:
+            continue  # A01 reports it
+        told = bank.predicate["facts"].get("sampler")
+        told = told if isinstance(told, dict) else {}
+        wanted = {"generator": spec.generator, **job.spec["options"]}
+        odd = next((key for key, value in wanted.items() if told.get(key) != value), None)
+        if odd is not None:
+            message = "the record of the sampler is not what params.yaml asks for"
+            expected, found = f"{odd} = {wanted[odd]}", f"{odd} = {told.get(odd)}"[:80]
+            numbers = suite.dependents(job.stage, name)
+            yield Finding(ID, BLOCKING, str(bank.manifest), expected, found, message, name, numbers)
+
+
 def _runs(suite: Suite) -> list[Finding]:
     return [
         Finding(
@@ -74,4 +93,4 @@ def _runs(suite: Suite) -> list[Finding]:
 
 def check(suite: Suite) -> list[Finding]:
     """Compare the facts of runs and banks with method, source, recipe, generator and denoiser."""
-    return [*_banks(suite), *_runs(suite)]
+    return [*_banks(suite), *_samplers(suite), *_runs(suite)]

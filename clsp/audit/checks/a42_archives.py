@@ -15,16 +15,17 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A42"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 LOCK = Path("datasets.lock.json")
 LOCAL = "local"  # a file that the user put there
 Problem = tuple[str, str]  # expected, found
 
 
-def _pins() -> dict[str, str]:
+def _pins(lock: Path = LOCK) -> dict[str, str]:
     """Archive -> the sha256 that its first good download pinned; none without a lock file."""
-    if not LOCK.exists():
+    if not lock.exists():
         return {}
-    return {name: str(pin["sha256"]) for name, pin in read_json(LOCK)["archives"].items()}
+    return {name: str(pin["sha256"]) for name, pin in read_json(lock)["archives"].items()}
 
 
 def _address(archive: Archive, url: str) -> Problem | None:
@@ -83,7 +84,8 @@ def _problems(suite: Suite, name: str, artefact: Artefact) -> list[Problem]:
         return []
     known = {archive.name: archive for archive in dataset_info(spec.kind).archives}
     try:
-        records, pins = {record["name"]: record for record in facts["archives"]}, _pins()
+        lock = suite.place.beside(LOCK)
+        records, pins = {record["name"]: record for record in facts["archives"]}, _pins(lock)
         if records.keys() != known.keys():
             return [(", ".join(known), ", ".join(records) or "none")]
         return [p for each in known for p in _archive(known[each], records[each], pins)]

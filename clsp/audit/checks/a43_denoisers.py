@@ -18,6 +18,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A43"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name
 FOLDERS = {"ema": "unet", "raw": "raw"}
 NUMBERS = ("epoch", "grad_norm", "loss", "lr")

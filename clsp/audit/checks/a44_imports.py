@@ -21,6 +21,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A44"
 SEVERITY = BLOCKING
+LEVEL = "L1"
 STORED = {
     "import-denoiser": "unet/diffusion_pytorch_model.safetensors",
     "import-encoder": "encoder.safetensors",
@@ -79,7 +80,7 @@ def _files(suite: Suite, job: Job, artefact: Artefact) -> Iterator[Problem]:
     if not inside:
         yield manifest, f"the path {job.spec['path']}", f"{source['path']}"
     for uri, digest in read.items():
-        now = suite.sha256(Path(uri))
+        now = suite.sha256(suite.place.beside(uri))
         if now not in (None, digest):
             yield uri, f"sha256 {digest[:16]}, as when it was imported", now[:16]
 

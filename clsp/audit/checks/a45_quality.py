@@ -31,6 +31,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A45"
 SEVERITY = BLOCKING
+LEVEL = "L2"
 TOLERANCE = 1e-9  # of a number, relative and absolute
 DISTANCE = 1e-6  # of a Frechet distance, on the scale of its covariances: roots of rounded zeros
 PRINTED = 1e-6  # a table holds six digits

@@ -10,6 +10,7 @@ from clsp.runtime.manifest import Artefact
 
 ID = "A46"
 SEVERITY = BLOCKING
+LEVEL = "L0"
 
 
 def _problem(run: Run, facts: dict[str, Any]) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from clsp.config.measured import bank_uses_labels
 from clsp.config.plan import bank_job, prepare_job
 from clsp.config.schema import Params
 from clsp.data.bank import open_bank
@@ -117,11 +118,15 @@ def draw(params: Params, records: Records, frame: pd.DataFrame) -> Drawing:
     strips = [strip for name in banks for strip in _strips(params, records, name)]
     if not strips:
         return empty_drawing("No bank of synthetic positives is there yet.")
-    shown = ", ".join(dict.fromkeys(strip.bank for strip in strips))
+    shown = list(dict.fromkeys(strip.bank for strip in strips))
+    labelled = [name for name in shown if bank_uses_labels(params, name)]
+    told = (
+        f"; drawn with labels: {', '.join(labelled)}" if labelled else "; none is drawn with labels"
+    )
     caption = (
-        f"Bank {shown}: in each row the real image (the anchor, framed; its class and row are "
-        "printed above it) and, to its right, the candidates that were drawn for it. "
-        "The class names are for the reader; the generator never sees a label."
+        f"Bank {', '.join(shown)}: in each row the real image (the anchor, framed; its class and "
+        "row are printed above it) and, to its right, the candidates that were drawn for it. "
+        f"The class names are for the reader{told}."
     )
     classes = ", ".join(dict.fromkeys(strip.label for strip in strips))
     alt = f"A grid of images: {len(strips)} anchors of the classes {classes}, each followed by "

@@ -67,16 +67,21 @@ def _looks(points: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _draw_panel(axes: Axes, panel: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
-    for label, line in panel.groupby("label", sort=False):
-        line, look = line.sort_values("point"), looks[str(label)]
-        scale = 100 if line["kind"].iloc[0] == "fraction" else 1
+    scale = 100 if panel["kind"].iloc[0] == "fraction" else 1
+    ticks = sorted(scale * panel["point"].unique())
+    labels = list(panel["label"].unique())
+    for place, label in enumerate(labels):
+        line, look = panel[panel["label"] == label].sort_values("point"), looks[str(label)]
         x, spread = scale * line["point"], line["std"].astype(float).fillna(0)
+        if len(ticks) == 1:  # no line to follow: side by side, with bars
+            x = x * 1.05 ** (place - (len(labels) - 1) / 2)
+            axes.errorbar(x, line["mean"], spread, color=look["color"], linewidth=1.2)
         axes.plot(x, line["mean"], markersize=4, linewidth=1.5, label=label, **look)
         low, high = line["mean"] - spread, line["mean"] + spread
         axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
-    scale = 100 if panel["kind"].iloc[0] == "fraction" else 1
-    ticks = sorted(scale * panel["point"].unique())
     axes.set_xscale("log")
+    if len(ticks) == 1:
+        axes.margins(x=0.15)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -19,7 +19,7 @@ def build(params: Params, frame: pd.DataFrame, published: PublishedNumbers) -> T
     """One row per (dataset, encoder, label); no published value is known."""
     judged = params.evaluation.transfer
     tuned = judged and judged.fine_tune
-    if not tuned:
+    if not tuned or frame.empty:
         return Table(TITLE, [], notes=["Nothing to show: params.yaml asks for no fine-tuning."])
     cells = downstream.build_cells(frame)
     chosen_on = downstream.validation_note(tuned.validation, tuned.validation_fraction)

@@ -18,7 +18,7 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
 def build(params: Params, frame: pd.DataFrame, published: PublishedNumbers) -> Table:
     """One row per (dataset, encoder, label); no published transfer value is known."""
     judged = params.evaluation.transfer
-    if judged is None:
+    if judged is None or frame.empty:
         return Table(TITLE, [], notes=["Nothing to show: params.yaml asks for no transfer."])
     cells, fit = downstream.build_cells(frame), judged.logistic
     chosen_on = downstream.validation_note(fit.validation, fit.validation_fraction)

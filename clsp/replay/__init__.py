@@ -1,0 +1,1 @@
+"""Computes samples of finished artefacts again, for audits."""
