@@ -36,14 +36,13 @@ from clsp.audit.verdict import (
     judge_cells,
     overall,
 )
-from clsp.config.load import load_params, read_yaml
+from clsp.config.given import given_folder, given_params
 from clsp.config.schema import Params
-from clsp.config.strict import parse
 from clsp.report.cells import DEMONSTRATION
 from clsp.report.limits import LIMITS
 from clsp.runtime import registry, tracking
-from clsp.runtime.canonical import canonical_json, parse_json, sha256_json
-from clsp.runtime.errors import ClspError, ConfigError, DataError
+from clsp.runtime.canonical import canonical_json, sha256_json
+from clsp.runtime.errors import ClspError, ConfigError
 from clsp.runtime.files import write_atomic
 
 CHECKS = "clsp.audit.checks"
@@ -178,15 +177,9 @@ def build_record(
 
 def _params(arguments: argparse.Namespace, bundle: Any) -> Params:
     """As given, else those of the bundle, else those of this folder."""
-    if arguments.spec is None:
-        if bundle is not None and arguments.params is None:
-            return bundle.params
-        path = arguments.params or Path("params.yaml")
-        return load_params(read_yaml(path), str(path))
-    try:
-        return parse(Params, parse_json(arguments.spec), "--spec")
-    except ValueError as error:
-        raise ConfigError(f"--spec: not valid JSON ({error})") from error
+    if bundle is not None and arguments.params is None and arguments.spec is None:
+        return bundle.params
+    return given_params(arguments.params or Path("params.yaml"), arguments.spec)
 
 
 def _mlflow(arguments: argparse.Namespace, params: Params, bundle: Any = None) -> str | None:
@@ -204,13 +197,6 @@ def _mlflow(arguments: argparse.Namespace, params: Params, bundle: Any = None) -
         return os.environ[tracking.URI]
     default = tracking.default_uri()
     return default if mirror.exists(default) else None
-
-
-def _folder(given: Path | None, parent: str, profile: str, flag: str) -> Path:
-    folder = given or Path(parent) / profile
-    if not folder.is_dir():
-        raise DataError(f"{flag} {folder}: no such folder; nothing has been run there yet")
-    return folder
 
 
 def _accepted(arguments: argparse.Namespace) -> dict[str, str]:
@@ -277,8 +263,8 @@ def _suite(arguments: argparse.Namespace, bundle: Any, depth: Depth) -> Suite:
     """What is audited: the folders here, or those of an unpacked bundle."""
     params = _params(arguments, bundle)
     if bundle is None:
-        results = _folder(arguments.results, "results", params.profile, "--results")
-        reports = _folder(arguments.reports, "reports", params.profile, "--reports")
+        results = given_folder(arguments.results, "results", params.profile)
+        reports = given_folder(arguments.reports, "reports", params.profile)
     else:
         results, reports = bundle.results, bundle.reports
     return Suite(

@@ -41,7 +41,7 @@ from clsp.report.quality import bank_numbers, bank_rows
 from clsp.report.records import SHARD, Records, name_of, shard_of
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import ClspError
-from clsp.runtime.ledger import NAME, Chain, read_ledger
+from clsp.runtime.ledger import Chain, ledger_below, read_ledger
 from clsp.runtime.manifest import Artefact
 
 JUDGING = {  # stage -> protocols whose numbers it gives
@@ -82,10 +82,8 @@ class Suite:
     @cached_property
     def ledger(self) -> Chain | None:
         """The ledger of attempts, or the copy that travelled with the records; None without one."""
-        for path in (self.results / NAME, self.results / "provenance" / NAME):
-            if path.is_file():
-                return read_ledger(path)
-        return None
+        path = ledger_below(self.results)
+        return read_ledger(path) if path else None
 
     def chosen(self, *purpose: str) -> np.random.Generator:
         """Draws what is sampled for a purpose."""

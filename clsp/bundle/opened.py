@@ -18,7 +18,7 @@ from clsp.config.schema import Params
 from clsp.config.strict import parse
 from clsp.runtime.canonical import parse_json, sha256_file, sha256_json
 from clsp.runtime.errors import ClspError, DataError
-from clsp.runtime.ledger import GENESIS, NAME, read_ledger
+from clsp.runtime.ledger import GENESIS, ledger_below, read_ledger
 from clsp.runtime.source import source_state
 
 
@@ -121,9 +121,7 @@ def _params(path: Path, root: Path) -> Params:
 
 def _agree(path: Path, root: Path, contents: Contents, params: Params) -> None:
     """The manifest's own words are those of the files that it names."""
-    ledger = root / "results" / contents.profile / NAME
-    copied = ledger.parent / "provenance" / NAME
-    held = next((each for each in (ledger, copied) if each.is_file()), None)
+    held = ledger_below(root / "results" / contents.profile)
     pairs = {
         "profile": (contents.profile, params.profile),
         "spec_sha256": (contents.record["spec_sha256"], sha256_json(params.canonical())),

@@ -16,7 +16,7 @@ from clsp.bundle.layout import Contents
 from clsp.bundle.opened import opened
 from clsp.bundle.unpack import opened_archive, read_contents
 from clsp.config.convergence import EXPECTATIONS
-from clsp.config.load import load_params, read_yaml
+from clsp.config.given import given_folder, given_params
 from clsp.config.schema import Params
 from clsp.runtime import tracking
 from clsp.runtime.errors import DataError
@@ -63,19 +63,12 @@ def _store(arguments: argparse.Namespace, params: Params) -> str | None:
     return given or tracking.default_uri()
 
 
-def _folder(given: Path | None, top: str, profile: str) -> Path:
-    folder = given or Path(top) / profile
-    if not folder.is_dir():
-        raise DataError(f"--{top} {folder}: no such folder; nothing has been run there yet")
-    return folder
-
-
 def _create(arguments: argparse.Namespace) -> list[str]:
-    params = load_params(read_yaml(arguments.params), str(arguments.params))
+    params = given_params(arguments.params)
     suite = Suite(
         params,
-        _folder(arguments.results, "results", params.profile),
-        _folder(arguments.reports, "reports", params.profile),
+        given_folder(arguments.results, "results", params.profile),
+        given_folder(arguments.reports, "reports", params.profile),
         _store(arguments, params),
         expectations=EXPECTATIONS,
     )

@@ -10,11 +10,8 @@ import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from clsp.config.load import load_params, read_yaml
-from clsp.config.schema import Params
-from clsp.config.strict import parse
-from clsp.runtime.canonical import parse_json
-from clsp.runtime.errors import ConfigError, DataError
+from clsp.config.given import given_folder, given_params
+from clsp.runtime.errors import ConfigError
 
 log = logging.getLogger(__name__)
 EXPORTS = "exports"  # below the profile's folder of reports/
@@ -47,22 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _params(arguments: argparse.Namespace) -> Params:
-    if arguments.spec is None:
-        return load_params(read_yaml(arguments.params), str(arguments.params))
-    try:
-        return parse(Params, parse_json(arguments.spec), "--spec")
-    except ValueError as error:
-        raise ConfigError(f"--spec: not valid JSON ({error})") from error
-
-
-def _folder(given: Path | None, parent: str, profile: str, flag: str) -> Path:
-    folder = given or Path(parent) / profile
-    if not folder.is_dir():
-        raise DataError(f"{flag} {folder}: no such folder; nothing has been run there yet")
-    return folder
-
-
 def _check_flags(arguments: argparse.Namespace) -> None:
     if arguments.what == "crate" and (arguments.run or arguments.license or arguments.source):
         raise ConfigError("--run, --license and --source are for `export models`")
@@ -82,9 +63,9 @@ def main(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     _check_flags(arguments)
-    params = _params(arguments)
-    results = _folder(arguments.results, "results", params.profile, "--results")
-    reports = _folder(arguments.reports, "reports", params.profile, "--reports")
+    params = given_params(arguments.params, arguments.spec)
+    results = given_folder(arguments.results, "results", params.profile)
+    reports = given_folder(arguments.reports, "reports", params.profile)
     # Here, because the libraries behind them take longer to load than --help may.
     from clsp.export.evidence import Evidence
 

@@ -8,7 +8,7 @@ from clsp.config.schema import Params
 from clsp.report.records import Records, manifest_digest
 from clsp.runtime.canonical import read_json, sha256_file
 from clsp.runtime.errors import DataError, IncompleteError
-from clsp.runtime.ledger import NAME, Chain, read_ledger
+from clsp.runtime.ledger import NAME, Chain, ledger_below, read_ledger
 from clsp.runtime.manifest import Artefact
 
 AUDIT = "audit.json"
@@ -56,17 +56,15 @@ class Evidence:
             IncompleteError: If there is none.
             DataError: If a line of it was changed.
         """
-        for path in (self.results / NAME, self.results / "provenance" / NAME):
-            if path.is_file():
-                chain = read_ledger(path)
-                if chain.problems:
-                    line, expected, found = chain.problems[0]
-                    raise DataError(
-                        f"{path}: line {line}: expected {expected}, found {found}; "
-                        "python -m clsp audit says more"
-                    )
-                return chain
-        raise IncompleteError(f"{self.results / NAME}: no such file; nothing was recorded here")
+        path = ledger_below(self.results)
+        if path is None:
+            raise IncompleteError(f"{self.results / NAME}: no such file; nothing was recorded here")
+        chain = read_ledger(path)
+        if chain.problems:
+            line, expected, found = chain.problems[0]
+            told = f"line {line}: expected {expected}, found {found}"
+            raise DataError(f"{path}: {told}; python -m clsp audit says more")
+        return chain
 
     @cached_property
     def made(self) -> dict[str, str]:

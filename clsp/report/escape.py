@@ -98,3 +98,43 @@ def read_csv(text: str, columns: Sequence[str], where: str) -> list[dict[str, st
                 f"{where}: line {number} has {len(line)} cells, expected {len(columns)}"
             )
     return [dict(zip(columns, map(csv_value, line), strict=True)) for line in lines[1:]]
+
+
+def latex_table(
+    caption: str,
+    style: str,
+    columns: str,
+    head: Iterable[str],
+    rows: Iterable[str],
+    notes: Iterable[str],
+) -> str:
+    r"""A table environment for the packages booktabs and threeparttable.
+
+    Args:
+        caption: Plain text.
+        style: A command for the whole table, such as \centering.
+        columns: As tabular takes them.
+        head: Titles of the columns, plain text.
+        rows: In LaTeX, each with its end.
+        notes: Below the table, plain text.
+    """
+    lines = [
+        "% needs \\usepackage{booktabs,threeparttable}",
+        "\\begin{table}",
+        style,
+        f"\\caption{{{latex(caption)}}}",
+        "\\begin{threeparttable}",
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        " & ".join(map(latex, head)) + r" \\",
+        "\\midrule",
+        *rows,
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\begin{tablenotes}",
+        *(f"\\item {latex(note)}" for note in notes),
+        "\\end{tablenotes}",
+        "\\end{threeparttable}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ import pandas as pd
 from clsp.config.schema import TABLES, Params
 from clsp.report.cells import BEST, DEMONSTRATION, TIED, Cell, Table, cells_csv
 from clsp.report.comparison import check_recipes, comparison_notes, imported_notes
-from clsp.report.escape import csv_value, latex, markdown
+from clsp.report.escape import csv_value, latex, latex_table, markdown
 from clsp.report.noise import bank_notes, image_notes
 from clsp.report.published import PublishedNumbers
 from clsp.report.standing import standing_notes, with_standings
@@ -181,26 +181,8 @@ def table_latex(table: Table, demonstration: bool) -> str:
     """The table as a LaTeX table environment for the packages booktabs and threeparttable."""
     head = _header(table)
     caption = f"{table.title}." + (f" {DEMONSTRATION}" if demonstration else "")
-    lines = [
-        "% needs \\usepackage{booktabs,threeparttable}",
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{latex(caption)}}}",
-        "\\begin{threeparttable}",
-        f"\\begin{{tabular}}{{lll{'r' * (len(head) - 3)}}}",
-        "\\toprule",
-        " & ".join(map(latex, head)) + r" \\",
-        "\\midrule",
-        *latex_rows(table),
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\begin{tablenotes}",
-        *(f"\\item {latex(note)}" for note in notes_of(table)),
-        "\\end{tablenotes}",
-        "\\end{threeparttable}",
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    columns = "lll" + "r" * (len(head) - 3)
+    return latex_table(caption, "\\centering", columns, head, latex_rows(table), notes_of(table))
 
 
 def render(

@@ -11,7 +11,7 @@ from clsp.config.schema import Params
 from clsp.report.cells import DASH, DEMONSTRATION, MINUS
 from clsp.report.claims import judge_claims as judge
 from clsp.report.contest import Contest
-from clsp.report.escape import latex, markdown, write_csv
+from clsp.report.escape import latex, latex_table, markdown, write_csv
 from clsp.report.records import Records
 from clsp.report.table import read_frame
 from clsp.report.verdict import INVALID, NOT_REPRODUCED, REPRODUCED, Record
@@ -198,26 +198,8 @@ def claims_latex(document: dict[str, Any]) -> str:
     """The verdicts as a LaTeX table for the packages booktabs and threeparttable."""
     mark = f" {document['mark']}" if document["mark"] else ""
     rows = [" & ".join(map(latex, _line(record))) + r" \\" for record in document["verdicts"]]
-    lines = [
-        "% needs \\usepackage{booktabs,threeparttable}",
-        "\\begin{table}",
-        "\\footnotesize",
-        f"\\caption{{{latex(TITLE + '.' + mark)}}}",
-        "\\begin{threeparttable}",
-        "\\begin{tabular}{lp{4cm}lp{3cm}rllp{2.5cm}ll}",
-        "\\toprule",
-        " & ".join(map(latex, HEAD)) + r" \\",
-        "\\midrule",
-        *rows,
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\begin{tablenotes}",
-        *(f"\\item {latex(note)}" for note in NOTES),
-        "\\end{tablenotes}",
-        "\\end{threeparttable}",
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    columns = "lp{4cm}lp{3cm}rllp{2.5cm}ll"
+    return latex_table(f"{TITLE}.{mark}", "\\footnotesize", columns, HEAD, rows, NOTES)
 
 
 def _joined(values: Iterable[Any]) -> str:

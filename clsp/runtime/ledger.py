@@ -34,6 +34,12 @@ def ledger_of(manifest: Path) -> Path:
     return ELSEWHERE
 
 
+def ledger_below(results: Path) -> Path | None:
+    """The ledger of a profile's results, or the copy that travelled with its records."""
+    places = (results / NAME, results / "provenance" / NAME)
+    return next((path for path in places if path.is_file()), None)
+
+
 def place_of(manifest: Path) -> str:
     """How the ledger names an artefact: its manifest below the profile's folder.
 

@@ -1,30 +1,12 @@
 """A clean results tree, mirrored into a real MLflow store, made once for all audit tests."""
 
-from functools import cache
 from pathlib import Path
 
 import pytest
 from copying import build, copy_tree
 from faults import Tree
 from results_tree import IMPORTED, JUDGED, LABELLED, MEASURED, PAIRED, TAUGHT, tiny_params
-
-from clsp.config.load import read_yaml
-from clsp.report import page, published
-
-PARSED = cache(read_yaml)
-
-
-@pytest.fixture(autouse=True)
-def parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsing the repository's own YAML takes longer than the rest of a tiny audit."""
-    for module in (page, published):
-        monkeypatch.setattr(module, "read_yaml", PARSED)
-
-
-@pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree that tests copy; nobody changes it."""
-    return build(tmp_path_factory.mktemp("original"), tiny_params())
+from sharing import original_tree, parsed_once  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Cells of ablation tables are verified like all others, each by the runs of its own value."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +18,7 @@ from clsp.runtime.canonical import canonical_json
 @pytest.fixture(scope="module")
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     base = tmp_path_factory.mktemp("ablated")
-    builder = TreeBuilder(base, tiny_params(**ABLATED))
-    here = Path.cwd()
-    os.chdir(base)
-    try:
-        builder.science()
-        builder.report()
-    finally:
-        os.chdir(here)
+    TreeBuilder(base, tiny_params(**ABLATED)).everything()
     yield base
 
 

@@ -4,20 +4,19 @@ False alarms count as much as misses. What differs here is what may differ betwe
 seeds and their order, shards, devices, versions, clocks, interruptions, tracking, paths.
 """
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from auditing import audit, ids
+from auditing import audit, ids, read_only
 from copying import mirror_into
 from faults import Tree
 from results_tree import (
@@ -47,20 +46,6 @@ MACHINES = (
     {"cpu": "Apple M3", "versions": {"torch": "2.12.0", "numpy": "1.26"}, "lock_sha256": "1" * 64},
 )
 PLAIN = {"figures": ["curves"]}
-
-
-@contextlib.contextmanager
-def _read_only(*folders: Path) -> Iterator[None]:
-    """Take the right to write from folders and everything below them."""
-    every = [path for folder in folders for path in (folder, *folder.rglob("*"))]
-    modes = {path: path.stat().st_mode for path in every}
-    for path in every:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    try:
-        yield
-    finally:
-        for path, mode in modes.items():
-            path.chmod(mode)
 
 
 def _seeds(*seeds: int) -> dict[str, Any]:
@@ -250,7 +235,7 @@ def test_the_command_itself_on_a_folder_that_cannot_be_written(
         command += ["--mlflow", f"sqlite:///{tree.store}"]
         given = {**os.environ, "LC_ALL": locale, "TZ": zone, "PYTHONHASHSEED": str(len(records))}
         given["PYTHONPATH"] = str(Path(__file__).parents[2])
-        with _read_only(tree.results, tree.reports):
+        with read_only(tree.results, tree.reports):
             done = subprocess.run(
                 command, capture_output=True, text=True, env=given, cwd=elsewhere, check=False
             )

@@ -1,6 +1,5 @@
 """What no flag and no missing file may do: make a verdict better, change what is audited, pass."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -8,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from auditing import audit, ids, state
+from auditing import audit, ids, read_only, state
 from faults import FAULTS, Tree
 from replaying import StandIn
 
@@ -158,24 +157,10 @@ def test_limits_are_in_every_record(tree: Tree, tmp_path: Path, capsys) -> None:
     assert record["limits"] in capsys.readouterr().out
 
 
-@contextlib.contextmanager
-def read_only(folder: Path):
-    """Take the right to write from a folder and everything below it."""
-    every = [folder, *folder.rglob("*")]
-    modes = {path: path.stat().st_mode for path in every}
-    for path in every:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    try:
-        yield
-    finally:
-        for path, mode in modes.items():
-            path.chmod(mode)
-
-
 def test_a_tree_that_cannot_be_written_is_audited(tree: Tree, tmp_path: Path) -> None:
     """As on a read-only mount. To whoever may write everywhere, that nothing is written is shown."""
     before = state(tree.results.parents[1])
-    with read_only(tree.results), read_only(tree.reports):
+    with read_only(tree.results, tree.reports):
         code, _ = audit(tree, tmp_path / "elsewhere" / "audit.json")
     (tmp_path / "elsewhere" / "audit.json").unlink()
     assert code == 0 and state(tree.results.parents[1]) == before

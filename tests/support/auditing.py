@@ -1,8 +1,9 @@
 """The audit of a results tree, as its command runs it."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,17 @@ def state(base: Path) -> dict[str, tuple[str, int]]:
         for path in sorted(base.rglob("*"))
         if path.is_file()
     }
+
+
+@contextlib.contextmanager
+def read_only(*folders: Path) -> Iterator[None]:
+    """Take the right to write from folders and everything below them."""
+    every = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    modes = {path: path.stat().st_mode for path in every}
+    for path in every:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        yield
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)

@@ -1,7 +1,6 @@
 """Makes results trees of every kind, with or without an MLflow store, and copies them."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,13 +63,7 @@ def build(base: Path, params: Params, mirrored: bool = True) -> Path:
     builder = TreeBuilder(base, params)
     if mirrored:
         builder.mlflow = mirror_into(base / "mlflow.db")
-    here = Path.cwd()
-    os.chdir(base)
-    try:
-        builder.science()
-        builder.report()
-    finally:
-        os.chdir(here)
+    builder.everything()
     return base
 
 

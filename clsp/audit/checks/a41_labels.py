@@ -7,7 +7,8 @@ from clsp.audit.finding import BLOCKING, Finding
 from clsp.audit.suite import Suite
 from clsp.config.grid import Run
 from clsp.config.labels import bank_label_users, spec_uses_labels
-from clsp.config.plan import bank_job, banks_needed
+from clsp.config.plan import Job, bank_job, banks_needed
+from clsp.config.schema import BankSpec
 from clsp.runtime.manifest import Artefact
 
 ID = "A41"
@@ -35,13 +36,18 @@ def _problem(run: Run, artefact: Artefact) -> tuple[str, str] | None:
     return None
 
 
+def _gathered(suite: Suite) -> Iterator[tuple[Job, BankSpec, Artefact]]:
+    """Banks that are asked for and there; A01 reports the others."""
+    for name in banks_needed(suite.params):
+        job = bank_job(suite.params, name)
+        bank = suite.records.current(job.stage, job.name, job.spec)
+        if bank is not None:
+            yield job, suite.params.banks[name], bank
+
+
 def _banks(suite: Suite) -> Iterator[Finding]:
     """Banks whose record of labels is not what generator and denoiser say."""
-    for name in banks_needed(suite.params):
-        job, spec = bank_job(suite.params, name), suite.params.banks[name]
-        bank = suite.records.current(job.stage, job.name, job.spec)
-        if bank is None:
-            continue  # A01 reports it
+    for job, spec, bank in _gathered(suite):
         expected = bool(bank_label_users(spec, suite.params.denoisers[spec.denoiser]))
         found = bank.predicate["facts"].get("label_conditioned")
         if found is not expected:
@@ -52,18 +58,14 @@ def _banks(suite: Suite) -> Iterator[Finding]:
                 f"label_conditioned = {expected}",
                 f"label_conditioned = {found}",
                 "the record of labels is not what the bank's generator and denoiser say",
-                name,
-                suite.dependents(job.stage, name),
+                job.name,
+                suite.dependents(job.stage, job.name),
             )
 
 
 def _samplers(suite: Suite) -> Iterator[Finding]:
     """Banks whose record of the sampler is not what was asked for."""
-    for name in banks_needed(suite.params):
-        job, spec = bank_job(suite.params, name), suite.params.banks[name]
-        bank = suite.records.current(job.stage, job.name, job.spec)
-        if bank is None:
-            continue  # A01 reports it
+    for job, spec, bank in _gathered(suite):
         told = bank.predicate["facts"].get("sampler")
         told = told if isinstance(told, dict) else {}
         wanted = {"generator": spec.generator, **job.spec["options"]}
@@ -71,8 +73,9 @@ def _samplers(suite: Suite) -> Iterator[Finding]:
         if odd is not None:
             message = "the record of the sampler is not what params.yaml asks for"
             expected, found = f"{odd} = {wanted[odd]}", f"{odd} = {told.get(odd)}"[:80]
-            numbers = suite.dependents(job.stage, name)
-            yield Finding(ID, BLOCKING, str(bank.manifest), expected, found, message, name, numbers)
+            numbers = suite.dependents(job.stage, job.name)
+            told = (str(bank.manifest), expected, found, message, job.name)
+            yield Finding(ID, BLOCKING, *told, numbers)
 
 
 def _runs(suite: Suite) -> list[Finding]:
