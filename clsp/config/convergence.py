@@ -86,6 +86,15 @@ class Explanations(Strict):
 
     explanations: tuple[Explanation, ...]
 
+    def why(self, curve: Curve, label: str, mean: float) -> str:
+        """Why a row may be above its band, as somebody wrote of this very mean; else nothing."""
+        for one in self.explanations:
+            place = (one.dataset, one.architecture, one.label)
+            same = place == (curve.dataset, curve.architecture, label)
+            if same and round(one.found, 2) == round(mean, 2):
+                return f"{one.reason} ({one.by}, {one.date})"
+        return ""
+
 
 def read_curves(path: Path) -> Curves:
     """Read official_curves.json.

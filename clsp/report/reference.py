@@ -53,16 +53,6 @@ class Comparison:
         return ABOUT[self.state]
 
 
-def _explanation(told: Explanations, curve: Curve, label: str, mean: float) -> str:
-    """Why a row may be above its band, as somebody wrote of this very mean."""
-    for one in told.explanations:
-        place = (one.dataset, one.architecture, one.label)
-        same = place == (curve.dataset, curve.architecture, label)
-        if same and round(one.found, 2) == round(mean, 2):
-            return f"{one.reason} ({one.by}, {one.date})"
-    return ""
-
-
 def _compare(
     name: Name, curve: Curve, values: list[float], curves: Curves, told: Explanations
 ) -> Comparison:
@@ -72,7 +62,7 @@ def _compare(
     state, why = UNKNOWN, ""
     if mean is not None:
         state = WITHIN if abs(mean - theirs) <= tau else LOW if mean < theirs else HIGH
-    if mean is not None and state == HIGH and (why := _explanation(told, curve, name[2], mean)):
+    if mean is not None and state == HIGH and (why := told.why(curve, name[2], mean)):
         state = EXPLAINED
     return Comparison(
         name, mean, len(values), theirs, epoch, theirs - tau, theirs + tau, state, why

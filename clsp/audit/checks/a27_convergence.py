@@ -12,7 +12,6 @@ from clsp.audit.finding import BADGE, BLOCKING, Finding, Number
 from clsp.audit.suite import Suite
 from clsp.config.convergence import (
     Curve,
-    Explanation,
     curve_of,
     read_curves,
     read_explanations,
@@ -37,16 +36,6 @@ def reference_rows(suite: Suite) -> Iterator[tuple[list[Run], Curve]]:
             yield runs, curve
 
 
-def _explained(explanations: tuple[Explanation, ...], label: str, curve: Curve, mean: float) -> str:
-    """Why a row may be above its band, as somebody wrote of this very mean."""
-    for one in explanations:
-        named = (one.dataset, one.architecture, one.label)
-        same = named == (curve.dataset, curve.architecture, label)
-        if same and round(one.found, 2) == round(mean, 2):
-            return f"{one.reason} ({one.by}, {one.date})"
-    return ""
-
-
 def _judge(suite: Suite, runs: list[Run], curve: Curve) -> Finding | None:
     truth, first = recomputed(suite), runs[0]
     if first.judged_on != first.spec.dataset:
@@ -66,8 +55,8 @@ def _judge(suite: Suite, runs: list[Run], curve: Curve) -> Finding | None:
     if mean < reference:
         told = f"{LOW}: below the band of the authors' curve"
         return Finding(ID, BADGE, place, expected, found, told, subject)
-    listed = read_explanations(suite.expectations / "explanations.yaml").explanations
-    if why := _explained(listed, first.label, curve, mean):
+    explanations = read_explanations(suite.expectations / "explanations.yaml")
+    if why := explanations.why(curve, first.label, mean):
         told = f"{HIGH}, explained: {why}"
         return Finding(ID, BADGE, place, expected, found, told, subject)
     told = f"{HIGH}: above the band of the authors' curve, and no explanation is given"
